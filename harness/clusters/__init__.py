@@ -1,0 +1,1 @@
+"""Where a case runs: the netns lab, a Kubernetes cluster, or the model alone. One contract: `base`."""

@@ -1,0 +1,1 @@
+"""Runs a case phase by phase and judges. Emits events; knows nothing of pytest."""

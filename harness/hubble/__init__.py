@@ -1,0 +1,1 @@
+"""Hubble's flows: the wire format, a client, a server, and which flow belongs to which probe."""

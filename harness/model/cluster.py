@@ -1,0 +1,90 @@
+"""What is in a cluster, as policy sees it: namespaces, pods, services, CIDR groups. No addresses of pods: policy never matches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.model.traffic import PodRef, Protocol
+
+LOCAL_CLUSTER = "default"
+"""The name of a Cilium cluster that was given none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port a pod declares. Named ports in policies resolve to it by name and protocol."""
+
+    port: int
+    protocol: Protocol = Protocol.TCP
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod. Unless `host_network`, it is a Cilium endpoint; with it, it is its node's `host`."""
+
+    ref: PodRef
+    labels: Mapping[str, str]
+    node: str
+    service_account: str | None = None
+    ports: tuple[ContainerPort, ...] = ()
+    cluster: str = LOCAL_CLUSTER
+    host_network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    port: int
+    target_port: int | str
+    protocol: Protocol = Protocol.TCP
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Kubernetes Service. Without a selector its backends are `backends` (addresses outside the cluster)."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str] | None
+    ports: tuple[ServicePort, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    headless: bool = False
+    type: str = "ClusterIP"
+    backends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalHost:
+    """A machine outside the cluster. `kube_apiserver`: the API server runs there (labels world and kube-apiserver)."""
+
+    name: str
+    address: str
+    names: tuple[str, ...] = ()
+    kube_apiserver: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CIDRGroup:
+    """A CiliumCIDRGroup."""
+
+    name: str
+    cidrs: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """Everything the policy model needs to know about a cluster besides its policies.
+
+    `namespaces` maps each namespace to its labels; `kubernetes.io/metadata.name` is added where it is missing.
+    """
+
+    namespaces: Mapping[str, Mapping[str, str]]
+    pods: tuple[Pod, ...]
+    externals: tuple[ExternalHost, ...] = ()
+    services: tuple[Service, ...] = ()
+    cidr_groups: tuple[CIDRGroup, ...] = ()
+    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Node name to node labels; nodes that pods name need not be listed."""

@@ -1,0 +1,86 @@
+"""What is sent, and what came back: one probe, the events of its life, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.model.flow import FiveTuple
+from harness.model.traffic import Family, Protocol, Request
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """A place where client and server code can run: a pod (`pod:ns/name`), a node (`node:a`), the outside (`world:IP`) or the
+    API server's host (`kube-apiserver`). Clusters map it to a network namespace or a pod to exec into."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One packet exchange to attempt. `address` and `port` are what the client dials (a service's ClusterIP and port, say).
+
+    `expected_servers` are the server names whose answer is the intended one. `liveness` marks the proof, from inside the target
+    over loopback, that the port is served. Times are seconds.
+    """
+
+    id: int
+    site: Site
+    protocol: Protocol
+    family: Family
+    address: str
+    port: int
+    nonce: str
+    timeout: float
+    expected_servers: tuple[str, ...] = ()
+    request: Request | None = None
+    serve: str = "auto"
+    """What the target's port speaks: auto, http, grpc, tls, echo, sink, dns."""
+    source_address: str = ""
+    """Bind to this address first (host sites have several); '' lets the kernel choose."""
+    liveness: bool = False
+
+
+class Ending(StrEnum):
+    """How a probe ended, as its client saw it."""
+
+    ANSWERED = "answered"
+    """An answer came back; whose, is in `server` and `nonce`."""
+    REFUSED = "refused"
+    """Connection refused, or ICMP port unreachable: nobody listens."""
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    """Ended early by `stop`, after the drop was seen and the grace had passed."""
+    UNREACHABLE = "unreachable"
+    """The network said so (no route, administratively prohibited)."""
+    ERROR = "error"
+    """The agent or exec itself broke; nothing may be concluded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What came back. `started` and `ended` are nanoseconds since the epoch on the client's clock, `five_tuple` what was really bound
+    (None if the socket could not be made). `server_saw` is true if the target's server received this probe's nonce, whatever
+    the client saw (for `sink` it is the answer). `status` is the HTTP code or the gRPC status."""
+
+    id: int
+    ending: Ending
+    started: int
+    ended: int
+    five_tuple: FiveTuple | None = None
+    server: str = ""
+    nonce: str = ""
+    status: int | None = None
+    server_saw: bool = False
+    detail: str = ""
+    attempts: int = 1
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended - self.started) / 1e9

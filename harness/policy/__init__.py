@@ -1,0 +1,1 @@
+"""Cilium's policy semantics, pure: parse, validate, select, evaluate, compile, explain, lint."""

@@ -1,0 +1,65 @@
+"""The compiled form of policy, as values: an ipcache and, per endpoint and direction, a flat policy map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.model.identity import Identity
+from harness.model.traffic import PodRef
+from harness.model.verdict import Decision, PolicyRef, RuleRef
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What happens to one protocol's ports `first..last` (both included; ICMP: types) from or to an identity.
+
+    `protocol` is the IANA number, 0 for every protocol not named by another interval of the same identity. Intervals of one
+    identity and protocol never overlap, and protocol 0 is never needed where the protocol's own intervals cover the port.
+    """
+
+    protocol: int
+    first: int
+    last: int
+    decision: Decision
+    rules: tuple[RuleRef, ...]
+    redirect: str = ""
+    """`http`, `tls` or `dns` where a proxy has the last word, else ''."""
+    auth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionPolicy:
+    """One direction of one endpoint. `default` is what happens where no interval matches: ALLOW or DEFAULT_DENY.
+
+    `by_identity` maps a peer's identity number to its intervals; an identity that is missing there has none. `enforced` is false
+    where no policy selects the endpoint in this direction (then `default` is ALLOW and Cilium sends no policy-verdict event).
+    """
+
+    enforced: bool
+    default: Decision
+    by_identity: Mapping[int, tuple[Interval, ...]]
+    selecting: tuple[PolicyRef, ...] = ()
+    audit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPolicy:
+    ingress: DirectionPolicy
+    egress: DirectionPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMaps:
+    """Everything a datapath needs. Equal endpoints share one EndpointPolicy object, so `is` tells what must be rewritten once.
+
+    `ipcache` maps an address prefix (text, as `203.0.113.0/24` or `0.0.0.0/0`) of what is outside the cluster to its identity;
+    the longest prefix wins. Pods and nodes are not in it: their identities are in `pods` and are reserved numbers.
+    `hosts` is the host firewall's policy per node; empty while it is off.
+    """
+
+    identities: Mapping[int, Identity]
+    pods: Mapping[PodRef, int]
+    ipcache: Mapping[str, int]
+    endpoints: Mapping[PodRef, EndpointPolicy]
+    hosts: Mapping[str, EndpointPolicy]

@@ -1,0 +1,1 @@
+"""Listeners to engine events: what people and machines read."""
