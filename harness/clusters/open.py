@@ -1,0 +1,87 @@
+"""Opens a place to run by its name. The only module that knows every cluster there is; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.clusters.base import Cluster
+from harness.errors import ClusterError, UsageError
+from harness.policy.options import DEFAULT_CILIUM, SUPPORTED
+
+CLUSTERS = ("netns", "kind", "existing", "memory")
+"""Every name that `--cluster` knows; the first is the default."""
+DEFAULT_CLUSTER = CLUSTERS[0]
+
+
+class Hubble(StrEnum):
+    """What is asked of flows. `require`: none at start is an error. `auto`: decided once at start. `off`: packets only."""
+
+    REQUIRE = "require"
+    AUTO = "auto"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What a user may say about the place to run. `worker` tells the workers of one run apart ('' when there is one).
+
+    `keep`: leave the last case deployed when the run ends. `cilium` is the version that netns and memory claim.
+    """
+
+    cilium: str = DEFAULT_CILIUM
+    hubble: Hubble | None = None
+    """None: the cluster's default (`require`, on `existing` `auto`)."""
+    keep: bool = False
+    worker: str = ""
+
+
+def default_hubble(name: str) -> Hubble:
+    """What is asked of flows on a cluster when the user says nothing."""
+    return Hubble.AUTO if name == "existing" else Hubble.REQUIRE
+
+
+def default_timeout(name: str) -> float:
+    """Seconds that a probe waits for its answer when the user says nothing."""
+    return 1.0 if name in ("netns", "memory") else 3.0
+
+
+def closest(word: str, known: tuple[str, ...]) -> str:
+    """` did you mean ...?` or nothing, for hints."""
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]!r}? " if found else ""
+
+
+def check_cluster(name: str) -> None:
+    """Raise `UsageError` for a name that no cluster has."""
+    if name not in CLUSTERS:
+        raise UsageError(f"unknown cluster {name!r}", hint=f"{closest(name, CLUSTERS)}known are: {', '.join(CLUSTERS)}")
+
+
+def check_cilium(version: str) -> None:
+    """Raise `UsageError` for a Cilium version that the policy model does not know."""
+    if ".".join(version.split(".")[:2]) not in SUPPORTED:
+        raise UsageError(
+            f"the policy model does not know Cilium {version!r}", hint=f"{closest(version, SUPPORTED)}known are: {', '.join(SUPPORTED)}"
+        )
+
+
+def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
+    """The place to run, ready for `prepare`. Raises `UsageError` for a wrong name or version, `ClusterError` where it cannot be had."""
+    options = options or ClusterOptions()
+    check_cluster(name)
+    if name in ("kind", "existing"):
+        raise ClusterError(
+            f"not built yet: the cluster {name!r} comes with the next piece of work",
+            hint="use --cluster=netns (real packets on this machine) or --cluster=memory (the policy model only)",
+        )
+    check_cilium(options.cilium)
+    hubble = options.hubble or default_hubble(name)
+    if name == "memory":
+        from harness.clusters.memory import MemoryCluster
+
+        return MemoryCluster(cilium=options.cilium, flows=hubble is not Hubble.OFF)
+    from harness.clusters.netns.cluster import LabOptions, NetnsCluster
+
+    return NetnsCluster(LabOptions(cilium=options.cilium, flows=hubble is not Hubble.OFF, worker=options.worker))
