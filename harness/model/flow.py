@@ -71,6 +71,8 @@ class FlowEndpoint:
     labels: tuple[str, ...] = ()
     cluster: str = ""
     id: int = 0
+    workloads: tuple[tuple[str, str], ...] = ()
+    """(kind, name) of each workload the pod belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,16 @@ class Flow:
     uuid: str = ""
     destination_service: str = ""
     """`namespace/name` where the connection was to a service."""
+    source_service: str = ""
+    source_names: tuple[str, ...] = ()
+    destination_names: tuple[str, ...] = ()
+    """DNS names that the agent knows for the address."""
+    encrypted: bool = False
+    auth_type: int = 0
+    trace_point: int = 0
+    """TraceObservationPoint of a trace event, 0 otherwise."""
+    trace_reason: int = 0
+    icmp_code: int = 0
 
     @property
     def dropped(self) -> bool:
@@ -130,7 +142,9 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class LostEvents:
-    """The Observer says that events were lost: nothing may be concluded from their absence. Times as in Flow; 0 where not told."""
+    """The Observer says that events were lost: nothing may be concluded from their absence. Times as in Flow; 0 where not told.
+
+    `source` is a LostEventSource by name, or what the client itself noticed, such as `stream lost`."""
 
     count: int
     source: str = ""

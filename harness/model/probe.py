@@ -44,6 +44,9 @@ class Probe:
     source_address: str = ""
     """Bind to this address first (host sites have several); '' lets the kernel choose."""
     liveness: bool = False
+    alternatives: tuple[tuple[str, int], ...] = ()
+    """Where a service may send the packet: (address, port) of each backend, target ports resolved. Flows towards them are the probe's
+    too. Empty for a direct target."""
 
 
 class Ending(StrEnum):

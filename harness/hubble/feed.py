@@ -1,0 +1,288 @@
+"""The background follower: one GetFlows stream, each flow handed to whoever registered for its source. Not the connection
+(`observer`) and not the judgement of what a flow means (`match`, the judge)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+
+from harness.hubble.convert import five_tuple_of, flow_of, lost_of, time_of
+from harness.hubble.match import FlowKey, canonical, touches
+from harness.hubble.observer import Observer, flows_request, unavailable
+from harness.hubble.proto import flow_pb2, observer_pb2, relay_pb2
+from harness.model.flow import Flow, LostEvents
+from harness.model.traffic import Protocol
+
+STREAM_LOST = "stream lost"
+NODE_UNAVAILABLE = "node unavailable"
+
+_PORTS = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
+_TYPES = {"ICMPv4": Protocol.ICMP, "ICMPv6": Protocol.ICMPV6}
+
+
+@dataclass(slots=True, eq=False)
+class Registration:
+    """Somebody's interest in the flows of one source. `receive` is called on the event loop, with each flow of the key."""
+
+    key: FlowKey
+    receive: Callable[[Flow], None]
+
+
+@dataclass(slots=True)
+class _Gap:
+    """A time without a stream: nothing seen in it proves anything. `end` is 0 while it lasts."""
+
+    reason: str
+    begin: int
+    end: int = 0
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """Flows that nobody had registered for yet: the news of a bound socket and its first flow travel different ways."""
+
+    size: int
+    _order: deque[tuple[FlowKey, flow_pb2.Flow]] = field(default_factory=deque)
+    _by_key: dict[FlowKey, list[flow_pb2.Flow]] = field(default_factory=dict)
+
+    def add(self, key: FlowKey, message: flow_pb2.Flow) -> None:
+        self._order.append((key, message))
+        self._by_key.setdefault(key, []).append(message)
+        if len(self._order) > self.size:
+            old_key, old = self._order.popleft()
+            kept = self._by_key.get(old_key)
+            # A key that was taken meanwhile, or came again, no longer begins with this one.
+            if kept and kept[0] is old:
+                del kept[0]
+                if not kept:
+                    del self._by_key[old_key]
+
+    def get(self, key: FlowKey) -> tuple[flow_pb2.Flow, ...]:
+        return tuple(self._by_key.get(key, ()))
+
+
+class FlowFeed:
+    """Follows an Observer from `start` to `close`.
+
+    `start` returns when the server is known to have begun: a flow from then on is delivered, unless `broken` or `lost` says otherwise.
+    A stream that ends is a gap: `broken` says why, `lost` gives `LostEvents(source="stream lost")` for every window that touches it,
+    and the feed tries to come back on its own. Everything happens on one event loop.
+    """
+
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        margin: float = 10.0,
+        retry: float = 1.0,
+        backlog: int = 16_384,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`margin` (s): how far before now the stream begins, which covers clocks apart and servers that subscribe late."""
+        self._observer = observer
+        self._margin = int(margin * 1e9)
+        self._retry = retry
+        self._clock = clock
+        self._registrations: dict[FlowKey, list[Registration]] = {}
+        self._backlog = _Backlog(backlog)
+        self._lost: deque[LostEvents] = deque(maxlen=4096)
+        self._gaps: list[_Gap] = []
+        self._down: dict[str, _Gap] = {}
+        self._watchers: set[Callable[[], None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._begun: asyncio.Future[None] | None = None
+        self._last_time = 0
+        self.broken: str | None = None
+        """Why there is no stream just now, or None."""
+        self.received = 0
+        """Flows received so far."""
+
+    async def start(self, *, within: float = 5.0) -> None:
+        """Begin to follow. Raises FlowsUnavailableError where the Observer cannot be reached or refuses."""
+        await self._observer.status(within=within)
+        self._begun = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._follow(), name=f"flows of {self._observer.target}")
+        # Our server sends its metadata when it has subscribed us, and Relay the status of its nodes. An agent's Observer says nothing
+        # before the first flow: there the margin of `since` makes up for a late start.
+        try:
+            await asyncio.wait_for(asyncio.shield(self._begun), min(within, 1.0))
+        except TimeoutError:
+            pass
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop following. The Observer stays open. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._begun is not None and self._begun.done() and not self._begun.cancelled():
+            self._begun.exception()  # told to whoever started us, or to nobody
+
+    def register(self, key: FlowKey, receive: Callable[[Flow], None]) -> Registration:
+        """From now on `receive` gets each flow of this key, beginning with those that came too early."""
+        registration = Registration(key, receive)
+        self._registrations.setdefault(key, []).append(registration)
+        for message in self._backlog.get(key):
+            flow = flow_of(message)
+            if flow is not None:
+                receive(flow)
+        return registration
+
+    def unregister(self, registration: Registration) -> None:
+        those = self._registrations.get(registration.key, [])
+        if registration in those:
+            those.remove(registration)
+            if not those:
+                del self._registrations[registration.key]
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """`wake` is called when events were lost or the stream broke. Returns what ends that."""
+        self._watchers.add(wake)
+        return lambda: self._watchers.discard(wake)
+
+    def lost(self, started: int, ended: int) -> tuple[LostEvents, ...]:
+        """What was lost that may have been of this window (ns since the epoch): lost events, gaps in the stream, nodes away."""
+        out = [lost for lost in self._lost if touches(lost, started, ended)]
+        for node, gap in self._down.items():
+            if gap.begin <= ended:
+                out.append(LostEvents(0, f"{NODE_UNAVAILABLE}: {gap.reason}", gap.begin, 0, node))
+        out.extend(
+            LostEvents(0, STREAM_LOST, gap.begin, gap.end)
+            for gap in self._gaps
+            if gap.begin <= ended and (not gap.end or gap.end >= started)
+        )
+        return tuple(out)
+
+    # The stream
+
+    async def _follow(self) -> None:
+        since = self._clock() - self._margin
+        while True:
+            call = self._observer.stream(flows_request(follow=True, since=since))
+            metadata = asyncio.create_task(self._await_metadata(call))
+            try:
+                async for response in call:
+                    self._begin()
+                    self._dispatch(response)
+                reason = "the server ended the stream"
+            except grpc.aio.AioRpcError as error:
+                failure = unavailable(self._observer.target, error)
+                reason = failure.message
+                if self._begun is not None and not self._begun.done():
+                    self._begun.set_exception(failure)
+                    return
+            except asyncio.CancelledError:
+                if not self._cancelled():
+                    # The channel was closed under us; nothing comes any more.
+                    self._break("the connection was closed")
+                    return
+                raise
+            finally:
+                metadata.cancel()
+                call.cancel()
+            self._break(reason)
+            await asyncio.sleep(self._retry)
+            since = (self._last_time or since) - self._margin
+
+    @staticmethod
+    def _cancelled() -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    async def _await_metadata(self, call: Any) -> None:
+        with suppress(grpc.aio.AioRpcError):
+            await call.initial_metadata()
+            if not call.done():
+                self._begin()
+
+    def _begin(self) -> None:
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        if self.broken is not None:
+            self.broken = None
+            self._gaps[-1].end = self._clock()
+
+    def _break(self, reason: str) -> None:
+        if self.broken is None:
+            # What was on its way when the stream broke may be lost as well: the gap begins with the last thing we know of.
+            self._gaps.append(_Gap(reason, min(self._last_time or self._clock(), self._clock())))
+        self.broken = reason
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in tuple(self._watchers):
+            wake()
+
+    def _dispatch(self, response: observer_pb2.GetFlowsResponse) -> None:
+        if response.HasField("flow"):
+            self._flow(response.flow)
+        elif response.HasField("lost_events"):
+            self._losses(response)
+        elif response.HasField("node_status"):
+            self._nodes(response.node_status)
+
+    def _flow(self, message: flow_pb2.Flow) -> None:
+        self.received += 1
+        for key in raw_keys(message):
+            those = self._registrations.get(key)
+            if not those:
+                self._backlog.add(key, message)
+                continue
+            flow = flow_of(message)
+            if flow is not None:
+                self._last_time = flow.time
+                for registration in tuple(those):
+                    registration.receive(flow)
+
+    def _losses(self, response: observer_pb2.GetFlowsResponse) -> None:
+        lost = lost_of(response.lost_events, response.node_name)
+        if not lost.first or not lost.last:
+            # Older agents do not say when. Lost since the last thing that we know of, noticed just now; a wider guess is the honest one.
+            now = self._clock()
+            at = max(now, time_of(response.time))
+            lost = LostEvents(lost.count, lost.source, lost.first or (self._last_time or now) - self._margin, lost.last or at, lost.node)
+        self._lost.append(lost)
+        self._wake()
+
+    def _nodes(self, status: relay_pb2.NodeStatusEvent) -> None:
+        now = self._clock()
+        for node in status.node_names:
+            if status.state_change == relay_pb2.NODE_CONNECTED:
+                gap = self._down.pop(node, None)
+                if gap is not None:
+                    self._lost.append(LostEvents(0, f"{NODE_UNAVAILABLE}: {gap.reason}", gap.begin, now, node))
+            elif status.state_change in {relay_pb2.NODE_UNAVAILABLE, relay_pb2.NODE_ERROR}:
+                self._down.setdefault(node, _Gap(status.message or "no reason given", now))
+            elif status.state_change == relay_pb2.NODE_GONE:
+                self._down.pop(node, None)
+        self._wake()
+
+
+def raw_keys(message: flow_pb2.Flow) -> tuple[FlowKey, ...]:
+    """As `match.forward` and `match.flow_key`, on the message itself: most flows are nobody's, and converting costs ten times as much."""
+    l4 = message.l4
+    kind = l4.WhichOneof("protocol")
+    reply = message.is_reply.value
+    if reply and not message.HasField("l7"):
+        return ()
+    if kind in _PORTS:
+        part: Any = getattr(l4, kind)
+        request: FlowKey = (_PORTS[kind], canonical(message.IP.source), part.source_port, "", 0)
+        if not reply:
+            return (request,)
+        return (request, (_PORTS[kind], canonical(message.IP.destination), part.destination_port, "", 0))
+    if kind in _TYPES:
+        five = five_tuple_of(message)
+        return () if five is None else ((_TYPES[kind], canonical(five.source), 0, canonical(five.destination), five.destination_port),)
+    return ()
