@@ -1,4 +1,4 @@
-"""Hubble: serve flows, read them, and tell whose they are. The wire is Cilium's own."""
+"""Hubble's flows: the wire format, a client, a server, and which flow belongs to which probe."""
 
 import os
 

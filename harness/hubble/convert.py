@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -221,8 +221,20 @@ def _endpoint_of(data: bytes) -> FlowEndpoint:
     )
 
 
-def _refs_of(policies: Iterable[flow_pb2.Policy]) -> tuple[PolicyRef, ...]:
-    return tuple(PolicyRef(policy.kind, policy.namespace, policy.name) for policy in policies)
+@lru_cache(maxsize=4096)
+def _ref_of(data: bytes) -> PolicyRef:
+    policy = flow_pb2.Policy.FromString(data)
+    return PolicyRef(policy.kind, policy.namespace, policy.name)
+
+
+def _refs_of(policies: Collection[flow_pb2.Policy]) -> tuple[PolicyRef, ...]:
+    return tuple([_ref_of(policy.SerializeToString()) for policy in policies]) if policies else ()
+
+
+@lru_cache(maxsize=512)
+def _flags_of(data: bytes) -> tuple[str, ...]:
+    flags = flow_pb2.TCPFlags.FromString(data)
+    return tuple(flag for flag in _TCP_FLAGS if getattr(flags, flag))
 
 
 def _service_of(service: flow_pb2.Service) -> str:
@@ -281,10 +293,6 @@ def flow_of(message: flow_pb2.Flow, five_tuple: FiveTuple | None = None) -> Flow
     five = five_tuple or five_tuple_of(message)
     if five is None:
         return None
-    flags: tuple[str, ...] = ()
-    if five.protocol is Protocol.TCP and message.l4.TCP.HasField("flags"):
-        tcp = message.l4.TCP.flags
-        flags = tuple(flag for flag in _TCP_FLAGS if getattr(tcp, flag))
     event = message.event_type
     return Flow(
         time=time_of(message.time),
@@ -303,15 +311,15 @@ def flow_of(message: flow_pb2.Flow, five_tuple: FiveTuple | None = None) -> Flow
         ingress_allowed_by=_refs_of(message.ingress_allowed_by),
         egress_denied_by=_refs_of(message.egress_denied_by),
         ingress_denied_by=_refs_of(message.ingress_denied_by),
-        policy_log=tuple(message.policy_log),
+        policy_log=tuple(message.policy_log) if message.policy_log else (),
         proxy_port=message.proxy_port,
-        tcp_flags=flags,
+        tcp_flags=_flags_of(message.l4.TCP.flags.SerializeToString()) if five.protocol is Protocol.TCP else (),
         l7=_record_of(message.l7) if message.HasField("l7") else None,
         uuid=message.uuid,
         destination_service=_service_of(message.destination_service) if message.HasField("destination_service") else "",
         source_service=_service_of(message.source_service) if message.HasField("source_service") else "",
-        source_names=tuple(message.source_names),
-        destination_names=tuple(message.destination_names),
+        source_names=tuple(message.source_names) if message.source_names else (),
+        destination_names=tuple(message.destination_names) if message.destination_names else (),
         encrypted=message.IP.encrypted,
         auth_type=int(message.auth_type),
         trace_point=int(message.trace_observation_point),

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc.aio
 
+from harness.hubble.batch import ask, unpack
 from harness.hubble.convert import five_tuple_of, flow_of, lost_of, time_of
 from harness.hubble.match import FlowKey, canonical, touches
 from harness.hubble.observer import Observer, flows_request, unavailable
@@ -169,12 +170,15 @@ class FlowFeed:
     async def _follow(self) -> None:
         since = self._clock() - self._margin
         while True:
-            call = self._observer.stream(flows_request(follow=True, since=since))
+            request = flows_request(follow=True, since=since)
+            ask(request)
+            call = self._observer.stream(request)
             metadata = asyncio.create_task(self._await_metadata(call))
             try:
                 async for response in call:
                     self._begin()
-                    self._dispatch(response)
+                    for one in unpack(response):
+                        self._dispatch(one)
                 reason = "the server ended the stream"
             except grpc.aio.AioRpcError as error:
                 failure = unavailable(self._observer.target, error)

@@ -18,6 +18,7 @@ import grpc.aio
 
 import harness
 from harness.errors import ClusterError
+from harness.hubble.batch import limit, pack
 from harness.hubble.convert import time_of
 from harness.hubble.filters import FilterError, Predicate, compile_filters
 from harness.hubble.mask import compile_mask
@@ -135,15 +136,19 @@ class _Observer:
         # The client may count on every flow from here on.
         await context.send_initial_metadata(())
         limits = _Limits(request)
+        batch = limit(request)
         while True:
+            out = []
             for entry in reader.take():
                 if not entry.lost:
                     if limits.over(entry):
-                        return
+                        break
                     if entry.time < limits.since or (wanted is not None and not wanted(entry.message)):
                         continue
-                    limits.count += 1
-                await context.write(entry.encoded if mask is None or entry.lost else _masked(entry, mask))
+                    limits.counted()
+                out.append(entry.encoded if mask is None or entry.lost else _masked(entry, mask))
+            for first in range(0, len(out), batch):
+                await context.write(pack(out[first : first + batch]))
             if limits.reached:
                 return
             if self._store.end == reader.position:
@@ -207,14 +212,16 @@ class _Limits:
         self.since = time_of(request.since) if request.HasField("since") else 0
         self._until = time_of(request.until) if request.HasField("until") else None
         self._number = 0 if request.follow else request.number
-        self.count = 0
-
-    @property
-    def reached(self) -> bool:
-        return bool(self._number) and self.count >= self._number
+        self._count = 0
+        self.reached = False
 
     def over(self, entry: Entry) -> bool:
-        return self.reached or (self._until is not None and entry.time > self._until)
+        self.reached = self.reached or (self._until is not None and entry.time > self._until)
+        return self.reached
+
+    def counted(self) -> None:
+        self._count += 1
+        self.reached = self._count == self._number
 
 
 def _start(store: FlowStore, request: observer_pb2.GetFlowsRequest, wanted: Predicate | None) -> int:
