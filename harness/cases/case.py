@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.errors import Location
-from harness.model.cluster import ClusterState
+from harness.model.cluster import CIDRGroup, ClusterState
 from harness.model.traffic import Direction, Family, PodRef, Protocol, Request
 from harness.model.verdict import PolicyRef
 
@@ -229,6 +229,8 @@ class Case:
     description: str = ""
     tags: tuple[str, ...] = ()
     requires: Requirements = field(default_factory=Requirements)
+    cidr_groups: tuple[CIDRGroup, ...] = ()
+    """The CiliumCIDRGroups of its manifests; they are there for the whole case."""
 
     def phase(self, name: str) -> Phase:
         return next(phase for phase in self.phases if phase.name == name)

@@ -1,0 +1,368 @@
+"""YAML text as a tree that remembers where everything was written. No meaning: that is `model` and `manifests`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import yaml
+from yaml.composer import Composer
+from yaml.parser import Parser
+from yaml.reader import Reader, ReaderError
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
+
+from harness.cases import traps
+from harness.errors import CaseError, HarnessError, Location
+
+_LIMIT = 500_000
+"""Values in one document, aliases followed: more is a mistake (or a bomb), never a case."""
+
+
+class Source:
+    """A text and the name people know it by."""
+
+    def __init__(self, file: str, text: str, *, first_line: int = 1, error: type[HarnessError] = CaseError) -> None:
+        self.file = file
+        self.text = text
+        self.first_line = first_line
+        self.error = error
+        """The type of the errors that point into this text."""
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.split("\n")
+
+    def line(self, number: int) -> str:
+        """Line `number` as it stands there, tabs as single spaces so that a caret below it fits."""
+        index = number - self.first_line
+        return self.lines[index].rstrip("\r").replace("\t", " ") if 0 <= index < len(self.lines) else ""
+
+
+def read_source(path: Path, *, error: type[HarnessError] = CaseError) -> Source:
+    """The file's text. Errors name the file as seen from the working directory."""
+    name = shown_path(path)
+    try:
+        return Source(name, path.read_text(encoding="utf-8-sig"), error=error)
+    except UnicodeDecodeError as exc:
+        raise error(f"not UTF-8 text: byte {exc.start} is 0x{exc.object[exc.start]:02x}", location=Location(name, 1)) from exc
+    except OSError as exc:
+        raise error(f"cannot be read: {exc.strerror}", location=Location(name, 1)) from exc
+
+
+def shown_path(path: Path) -> str:
+    """The path as messages show it: relative to the working directory where it is below it."""
+    absolute = os.path.normpath(path.absolute())
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith("..") else relative
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stretch of a source. Lines and columns start at 1; the end is exclusive."""
+
+    source: Source
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    @property
+    def location(self) -> Location:
+        end = self.end_column if self.end_line == self.line else len(self.source.line(self.line).rstrip()) + 1
+        return Location(self.source.file, self.line, self.column, max(1, end - self.column))
+
+    def error(self, message: str, *, hint: str | None = None) -> HarnessError:
+        """An error that points here."""
+        return self.source.error(message, location=self.location, source_line=self.source.line(self.line), hint=hint)
+
+    def at(self, line: int, column: int, length: int) -> Place:
+        """Another stretch of the same source, on one line."""
+        return Place(self.source, line, column, line, column + max(1, length))
+
+
+class Text(str):
+    """A scalar exactly as written, and where. What YAML would make of it is `value`."""
+
+    __slots__ = ("place", "quoted", "tag")
+
+    place: Place
+    quoted: bool
+    tag: str
+    """The explicit YAML tag without its prefix (`str`, `int`), or ''."""
+
+    def __new__(cls, text: str, place: Place, *, quoted: bool = False, tag: str = "") -> Text:
+        self = super().__new__(cls, text)
+        self.place = place
+        self.quoted = quoted
+        self.tag = tag
+        return self
+
+    @property
+    def value(self) -> bool | int | float | str | None:
+        """What YAML 1.1 makes of it, as Kubernetes' own tools (go-yaml) read it."""
+        if self.tag:
+            return typed(self) if self.tag != "str" else str(self)
+        return str(self) if self.quoted else typed(self)
+
+    @property
+    def null(self) -> bool:
+        return not self.quoted and self.tag in ("", "null") and str(self) in _NULLS
+
+    @property
+    def location(self) -> Location:
+        return self.place.location
+
+    def error(self, message: str, *, hint: str | None = None) -> HarnessError:
+        return self.place.error(message, hint=hint)
+
+    def part(self, start: int, length: int) -> Place:
+        """Where a part of this text stands: exact on one line without escapes, else found by its words, else all of it."""
+        place = self.place
+        opening = 1 if self.quoted else 0
+        written = place.source.line(place.line)[place.column - 1 + opening :]
+        if written.startswith(str(self).replace("\t", " ")):
+            return place.at(place.line, place.column + opening + start, length)
+        word = self[start : start + length].strip()
+        for number in range(place.line, place.end_line + 1) if word else ():
+            column = place.source.line(number).find(word, place.column - 1 if number == place.line else 0)
+            if column >= 0:
+                return place.at(number, column + 1, len(word))
+        return place
+
+
+class Items(list[Any]):
+    """A YAML list with its place."""
+
+    __slots__ = ("place",)
+    place: Place
+
+
+class Table(dict[Text, Any]):
+    """A YAML mapping with its place; its keys are Text. `flow` if written with braces."""
+
+    __slots__ = ("flow", "place")
+    place: Place
+    flow: bool
+
+    def key(self, name: str) -> Text:
+        """The key as written, with its place."""
+        return next(key for key in self if key == name)
+
+    def place_of(self, name: str) -> Place:
+        """Where the value of a key stands; the key where the value is nothing or spans lines."""
+        value: Node = self[name]  # type: ignore[index]  # keys are found by their text
+        place = value.place
+        return self.key(name).place if place.end_line != place.line or place.column == place.end_column else place
+
+
+Node: TypeAlias = "Text | Items | Table"
+
+
+def kind_of(node: Node) -> str:
+    """What a person calls it."""
+    if isinstance(node, Table):
+        return "a mapping"
+    if isinstance(node, Items):
+        return "a list"
+    if node.null:
+        return "nothing"
+    match node.value:
+        case bool():
+            return f"`{node}` (true or false)"
+        case int() | float():
+            return f"the number `{node}`"
+        case _:
+            return f'the text "{node}"'
+
+
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+_TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"))
+_FALSE = frozenset(("n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"))
+_INT = re.compile(r"[-+]?(?:0b[01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_SPECIAL = {
+    ".inf": float("inf"), ".Inf": float("inf"), ".INF": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"),
+    ".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan"),
+}  # fmt: skip
+
+
+def typed(text: str) -> bool | int | float | str | None:
+    """A plain scalar as go-yaml v2 resolves it (sigs.k8s.io/yaml, which kubectl uses): YAML 1.1 without base 60 and dates."""
+    if not text or text[0] not in "0123456789+-.~nNtTyYoOfF":
+        return text or None
+    if text in _NULLS:
+        return None
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    if _INT.match(text):
+        digits = text.replace("_", "").lower()
+        unsigned = digits.lstrip("+-")
+        if len(unsigned) > 1 and unsigned[0] == "0" and unsigned[1].isdigit():
+            digits = digits.replace("0", "0o", 1)
+        try:
+            return int(digits, 0)
+        except ValueError:
+            return str(text)
+    if _FLOAT.match(text):
+        return float(text)
+    return _SPECIAL.get(text, str(text))
+
+
+_PREFIX = "tag:yaml.org,2002:"
+_PLAIN = "plain"
+_TAGS = frozenset(("str", "int", "float", "bool", "null"))
+
+
+class _Resolver(BaseResolver):
+    """Leaves the types of scalars to whoever reads them: labels are text, policies are typed."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is yaml.ScalarNode:
+            return _PLAIN if implicit[0] else _PREFIX + "str"
+        return _PREFIX + ("seq" if kind is yaml.SequenceNode else "map")
+
+
+class PurePythonLoader(Reader, Scanner, Parser, Composer, _Resolver):
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        _Resolver.__init__(self)
+
+
+Loader: Any = PurePythonLoader
+if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs hide the extension module's class
+
+    class LibyamlLoader(CParser, _Resolver):
+        def __init__(self, text: str) -> None:
+            CParser.__init__(self, text)
+            _Resolver.__init__(self)
+
+    Loader = LibyamlLoader
+"""libyaml's where it is there: five times as fast, same marks."""
+
+
+def parse_documents(source: Source, *, loader: Any = None) -> list[Node]:
+    """The documents of a source, empty ones left out. Raises the source's error where it is no YAML, or repeats a key."""
+    documents: list[Node] = []
+    try:
+        parser = (loader or Loader)(source.text)
+        while parser.check_node():
+            documents.append(_Tree(source).convert(parser.get_node()))
+    except yaml.MarkedYAMLError as exc:
+        raise _syntax_error(source, exc) from exc
+    except ReaderError as exc:
+        before = source.text[: exc.position]
+        place = Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"), 0, 0)
+        raise place.at(place.line, place.column, 1).error(f"the character U+{ord(str(exc.character)):04X} may not stand in YAML") from exc
+    except RecursionError as exc:
+        raise source.error("nested too deeply", location=Location(source.file, 1)) from exc
+    return [each for each in documents if not (isinstance(each, Text) and each.null)]
+
+
+def _syntax_error(source: Source, exc: yaml.MarkedYAMLError) -> HarnessError:
+    mark = exc.problem_mark or exc.context_mark
+    if mark is None:
+        return source.error(f"not YAML: {exc.problem or exc}", location=Location(source.file, 1))
+    start = exc.context_mark
+    diagnosis = traps.diagnose(
+        source.lines,
+        problem=exc.problem or "",
+        context=exc.context or "",
+        line=min(mark.line, len(source.lines) - 1),
+        column=mark.column,
+        context_line=start.line if start else None,
+        context_column=start.column if start else None,
+    )
+    place = Place(source, diagnosis.line + 1, diagnosis.column + 1, diagnosis.line + 1, diagnosis.column + 1 + diagnosis.length)
+    return place.error(diagnosis.message, hint=diagnosis.hint)
+
+
+class _Tree:
+    """Converts one document's nodes."""
+
+    MERGE: ClassVar[str] = "<<"
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.count = 0
+        self.open: set[int] = set()
+
+    def place(self, node: yaml.Node) -> Place:
+        start, end = node.start_mark, node.end_mark
+        return Place(self.source, start.line + 1, start.column + 1, end.line + 1, end.column + 1)
+
+    def convert(self, node: yaml.Node) -> Node:
+        self.count += 1
+        if self.count > _LIMIT:
+            raise self.place(node).error(f"expands to more than {_LIMIT:,} values", hint="aliases (`*name`) multiply what they name")
+        if isinstance(node, yaml.ScalarNode):
+            return self.text(node)
+        if id(node) in self.open:
+            raise self.place(node).error("an alias stands inside what it names")
+        self.open.add(id(node))
+        try:
+            return self.items(node) if isinstance(node, yaml.SequenceNode) else self.table(node)
+        finally:
+            self.open.discard(id(node))
+
+    def text(self, node: yaml.ScalarNode) -> Text:
+        tag = node.tag
+        place = self.place(node)
+        if tag == _PLAIN:
+            return Text(node.value, place)
+        name = tag.removeprefix(_PREFIX)
+        if name not in _TAGS:
+            raise place.error(
+                f"`{tag}` at the start of a text is a YAML tag",
+                hint=f'quote this: "{tag}{" " if node.value else ""}{node.value}"',
+            )
+        quoted = node.style in {"'", '"', "|", ">"}
+        return Text(node.value, place, quoted=quoted, tag=name if not (quoted and name == "str") else "")
+
+    def items(self, node: yaml.SequenceNode) -> Items:
+        items = Items(self.convert(each) for each in node.value)
+        items.place = self.place(node)
+        return items
+
+    def table(self, node: yaml.Node) -> Table:
+        table = Table()
+        table.place = self.place(node)
+        table.flow = bool(node.flow_style)  # type: ignore[attr-defined]  # a MappingNode has it
+        merged: list[Table] = []
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self.place(key_node).error("a key must be a text", hint="braces and brackets inside a text need quotes around it")
+            key = self.text(key_node)
+            value = self.convert(value_node)
+            if key == self.MERGE and not key.quoted:
+                merged.extend(self.merged(value))
+            elif key in table:
+                first = table.key(key)
+                raise key.error(f"`{key}` stands here twice, first in line {first.place.line}", hint="remove one, or give it another name")
+            else:
+                table[key] = value
+        for each in merged:
+            for key, value in each.items():
+                table.setdefault(key, value)
+        if table:
+            first = next(iter(table))
+            if table.place.end_line != table.place.line and not table.flow:
+                table.place = first.place
+        return table
+
+    def merged(self, value: Node) -> Iterator[Table]:
+        for each in value if isinstance(value, Items) else (value,):
+            if not isinstance(each, Table):
+                raise value.place.error("`<<` merges mappings only")
+            yield each

@@ -1,0 +1,44 @@
+"""Case files on disk: which there are, and the checked cases in one. The only way in from outside this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.cases.case import Case
+from harness.cases.document import parse_documents, read_source
+from harness.cases.manifests import Manifests
+from harness.cases.model import read_case
+from harness.cases.resolve import resolve_case
+from harness.errors import CaseError, Location
+
+CASE_FILES = "test_*.yaml"
+
+
+def load_cases(path: Path, *, manifests: Manifests | None = None) -> list[Case]:
+    """The cases of a file, in order. Raises CaseError or PolicyFileError at the first mistake; nothing has been provisioned then.
+
+    `manifests` may be shared between files, so that each manifest is read once.
+    """
+    source = read_source(path)
+    manifests = manifests or Manifests()
+    cases: dict[str, Case] = {}
+    for document in parse_documents(source):
+        model = read_case(document)
+        if str(model.case) in cases:
+            first = cases[str(model.case)].location.line
+            raise model.case.error(
+                f"case `{model.case}` stands in this file twice, first in line {first}", hint="rename one: it is part of the pytest node id"
+            )
+        cases[str(model.case)] = resolve_case(model, path.parent, manifests)
+    if not cases:
+        raise CaseError("there is no case in this file", location=Location(source.file, 1), hint="a case begins with `case: its name`")
+    return list(cases.values())
+
+
+def find_case_files(root: Path) -> Iterator[Path]:
+    """The case files under a folder, sorted; a file that is named is one, whatever its name."""
+    if root.is_file():
+        yield root
+        return
+    yield from sorted(each for each in root.rglob(CASE_FILES) if each.is_file())

@@ -1,0 +1,183 @@
+"""Manifests and inline objects: YAML as Kubernetes' own tools read it, checked to be policies. Rules inside stay raw."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cases.case import PolicyObject
+from harness.cases.document import Items, Node, Place, Source, Table, Text, kind_of, parse_documents, read_source, shown_path
+from harness.cases.suggest import closest, did_you_mean
+from harness.errors import HarnessError, PolicyFileError
+from harness.model.cluster import CIDRGroup
+from harness.model.verdict import PolicyRef
+
+KNP, CNP, CCNP, CIDR_GROUP = "NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup"
+POLICY_KINDS = (CNP, CCNP, KNP)
+_VERSIONS = {
+    CNP: ("cilium.io/v2",),
+    CCNP: ("cilium.io/v2",),
+    KNP: ("networking.k8s.io/v1",),
+    CIDR_GROUP: ("cilium.io/v2", "cilium.io/v2alpha1"),
+}
+SUPPORTED_KINDS = tuple(_VERSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestObject:
+    """One object of a manifest or of `policies:`, as typed values, with the places that later errors need."""
+
+    kind: str
+    name: str
+    namespace: str | None
+    """As written; None where the case's is to be filled in."""
+    document: Mapping[str, Any]
+    place: Place
+    name_place: Place
+
+    def policy(self, default_namespace: str) -> PolicyObject:
+        """The object with its namespace filled in."""
+        if self.kind == CCNP:
+            return PolicyObject(PolicyRef(self.kind, "", self.name), self.document, self.name_place.location)
+        namespace = self.namespace or default_namespace
+        document = self.document
+        if self.namespace is None:
+            document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
+        return PolicyObject(PolicyRef(self.kind, namespace, self.name), document, self.name_place.location)
+
+    def cidr_group(self) -> CIDRGroup:
+        """The CIDR group that a CiliumCIDRGroup is."""
+        spec = self.document.get("spec")
+        cidrs = spec.get("externalCIDRs") if isinstance(spec, Mapping) else None
+        if not isinstance(cidrs, list):
+            raise self.name_place.error(f"{CIDR_GROUP} {self.name} needs `spec.externalCIDRs`, a list of CIDRs")
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr, strict=False)
+            except (ValueError, TypeError):
+                raise self.name_place.error(f"{CIDR_GROUP} {self.name}: `{cidr}` is no CIDR") from None
+        labels = self.document["metadata"].get("labels")
+        return CIDRGroup(self.name, tuple(cidrs), dict(labels) if isinstance(labels, Mapping) else {})
+
+
+class Manifests:
+    """Reads manifest files, each once."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[ManifestObject, ...]] = {}
+
+    def objects(self, written: Text, folder: Path) -> tuple[ManifestObject, ...]:
+        """The objects of the manifest that a case names by a path relative to its own folder."""
+        path = folder / written
+        if path not in self._read:
+            self._check(written, path)
+            self._read[path] = tuple(_file_objects(read_source(path, error=PolicyFileError)))
+        objects = self._read[path]
+        if not objects:
+            raise written.error(f"there is no object in {shown_path(path)}")
+        return objects
+
+    @staticmethod
+    def _check(written: Text, path: Path) -> None:
+        def error(message: str, hint: str | None) -> PolicyFileError:
+            place = written.place
+            return PolicyFileError(message, location=place.location, source_line=place.source.line(place.line), hint=hint)
+
+        if path.is_dir():
+            inside = sorted(each.name for each in path.iterdir() if each.suffix in (".yaml", ".yml", ".json"))
+            raise error(f"{written} is a folder", f"name its manifests: {', '.join(inside)}" if inside else None)
+        if path.is_file():
+            return
+        if not path.parent.is_dir():
+            raise error(f"there is no manifest {written}: no folder {shown_path(path.parent)}", "paths are relative to the case file")
+        match = closest(path.name, (each.name for each in path.parent.iterdir()))
+        hint = f"did you mean `{written.removesuffix(path.name)}{match}`?" if match else "paths are relative to the case file"
+        raise error(f"there is no manifest {written} (looked for {shown_path(path)})", hint)
+
+
+def _file_objects(source: Source) -> Iterator[ManifestObject]:
+    for document in parse_documents(source):
+        yield from objects_of(document)
+
+
+def objects_of(node: Node) -> Iterator[ManifestObject]:
+    """The objects that a document (or an item of `policies:`) is: one, or the items of a List."""
+    error = _refuser(node.place)
+    if not isinstance(node, Table):
+        raise error(f"expected a Kubernetes object (a mapping), found {kind_of(node)}")
+    kind_node = node.get("kind")  # type: ignore[call-overload]  # keys are found by their text
+    if kind_node is None:
+        raise error("a Kubernetes object needs `kind`", hint=f"supported: {', '.join(SUPPORTED_KINDS)}")
+    if isinstance(kind_node, Text) and (
+        kind_node == "List" or (kind_node.endswith("List") and kind_node.removesuffix("List") in SUPPORTED_KINDS)
+    ):
+        items = node.get("items")  # type: ignore[call-overload]  # keys are found by their text
+        if not isinstance(items, Items):
+            raise error(f"a {kind_node} needs `items`, a list of objects")
+        for item in items:
+            yield from objects_of(item)
+        return
+    yield _object(node, kind_node)
+
+
+def _refuser(place: Place) -> Any:
+    def error(message: str, hint: str | None = None) -> HarnessError:
+        return _policy_error(place, message, hint)
+
+    return error
+
+
+def _policy_error(place: Place, message: str, hint: str | None = None) -> PolicyFileError:
+    return PolicyFileError(message, location=place.location, source_line=place.source.line(place.line), hint=hint)
+
+
+def _object(table: Table, kind_node: Node) -> ManifestObject:
+    if not isinstance(kind_node, Text) or kind_node not in SUPPORTED_KINDS:
+        hint = did_you_mean(kind_node, SUPPORTED_KINDS, noun="supported") if isinstance(kind_node, Text) else None
+        if hint and not hint.startswith("supported"):
+            hint += f" (supported: {', '.join(SUPPORTED_KINDS)})"
+        found = f"`{kind_node}`" if isinstance(kind_node, Text) else kind_of(kind_node)
+        raise _policy_error(kind_node.place, f"unknown kind {found}: no network policy", hint)
+    kind = str(kind_node)
+    version = _text(table, "apiVersion", f"a {kind}")
+    if version not in _VERSIONS[kind]:
+        raise _policy_error(version.place, f"there is no {kind} in `{version}`", f"write apiVersion: {_VERSIONS[kind][0]}")
+    metadata = table.get("metadata")  # type: ignore[call-overload]  # keys are found by their text
+    if not isinstance(metadata, Table):
+        raise _policy_error(table.place, f"a {kind} needs `metadata` with a `name`")
+    name = _text(metadata, "name", f"the metadata of a {kind}")
+    namespace = _text(metadata, "namespace", "metadata") if "namespace" in metadata else None
+    if namespace is not None and kind in (CCNP, CIDR_GROUP):
+        raise _policy_error(metadata.key("namespace").place, f"a {kind} is cluster-wide: it has no namespace", "remove `namespace`")
+    document = plain(table)
+    return ManifestObject(kind, str(name), str(namespace) if namespace is not None else None, document, table.place, name.place)
+
+
+def _text(table: Table, key: str, owner: str) -> Text:
+    if key not in table:
+        near = closest(key, table)
+        raise _policy_error(table.place, f"{owner} needs `{key}`", f"did you mean `{key}` by `{near}`?" if near else None)
+    node = table[key]  # type: ignore[index]  # keys are found by their text
+    if not isinstance(node, Text) or not isinstance(node.value, str) or not node.strip():
+        hint = f'quote this: {key}: "{node}"' if isinstance(node, Text) and not node.null else None
+        raise _policy_error(table.place_of(key), f"`{key}` must be a text, not {kind_of(node)}", hint)
+    return node
+
+
+def plain(node: Node) -> Any:
+    """The node as JSON values, as `kubectl` would send them: YAML 1.1 types, keys as texts."""
+    if isinstance(node, Text):
+        return node.value
+    if isinstance(node, Items):
+        return [plain(each) for each in node]
+    return {_key(key): plain(value) for key, value in node.items()}
+
+
+def _key(key: Text) -> str:
+    value = key.value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(key) if value is None or isinstance(value, str) else str(value)
