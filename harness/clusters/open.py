@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.cases.suggest import did_you_mean
 from harness.clusters.base import Cluster
 from harness.errors import ClusterError, UsageError
 from harness.policy.options import DEFAULT_CILIUM, SUPPORTED
@@ -35,6 +35,8 @@ class ClusterOptions:
     """None: the cluster's default (`require`, on `existing` `auto`)."""
     keep: bool = False
     worker: str = ""
+    hubble_listen: str = ""
+    """Serve the lab's flows at this address (HOST:PORT) too; '' for its own socket only."""
 
 
 def default_hubble(name: str) -> Hubble:
@@ -47,24 +49,21 @@ def default_timeout(name: str) -> float:
     return 1.0 if name in ("netns", "memory") else 3.0
 
 
-def closest(word: str, known: tuple[str, ...]) -> str:
-    """` did you mean ...?` or nothing, for hints."""
-    found = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {found[0]!r}? " if found else ""
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    hint = did_you_mean(word, known)
+    return hint if hint.startswith("known") else f"{hint} (known: {', '.join(known)})"
 
 
 def check_cluster(name: str) -> None:
     """Raise `UsageError` for a name that no cluster has."""
     if name not in CLUSTERS:
-        raise UsageError(f"unknown cluster {name!r}", hint=f"{closest(name, CLUSTERS)}known are: {', '.join(CLUSTERS)}")
+        raise UsageError(f"unknown cluster {name!r}", hint=_hint(name, CLUSTERS))
 
 
 def check_cilium(version: str) -> None:
     """Raise `UsageError` for a Cilium version that the policy model does not know."""
     if ".".join(version.split(".")[:2]) not in SUPPORTED:
-        raise UsageError(
-            f"the policy model does not know Cilium {version!r}", hint=f"{closest(version, SUPPORTED)}known are: {', '.join(SUPPORTED)}"
-        )
+        raise UsageError(f"the policy model does not know Cilium {version!r}", hint=_hint(version, SUPPORTED))
 
 
 def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
@@ -79,7 +78,7 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
     check_cilium(options.cilium)
     hubble = options.hubble or default_hubble(name)
     if name == "memory":
-        from harness.clusters.memory import MemoryCluster
+        from harness.clusters.memory.cluster import MemoryCluster
 
         return MemoryCluster(cilium=options.cilium, flows=hubble is not Hubble.OFF)
     from harness.clusters.netns.cluster import LabOptions, NetnsCluster

@@ -41,6 +41,7 @@ class PhaseStarted:
     case: str
     phase: str
     location: Location
+    replayed: bool = False
     kind: Literal["phase-started"] = "phase-started"
 
 
@@ -56,6 +57,7 @@ class PoliciesApplied:
     how: str
     seconds: float
     policies: dict[str, str] = field(default_factory=dict)
+    replayed: bool = False
     kind: Literal["policies-applied"] = "policies-applied"
 
 
@@ -64,6 +66,7 @@ class CheckFinished:
     case: str
     phase: str
     result: CheckResult
+    replayed: bool = False
     kind: Literal["check-finished"] = "check-finished"
 
 

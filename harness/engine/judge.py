@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.cases.case import Action, Expectation, Reason
+from harness.cases.expectations import GRPC_STATUS
 from harness.clusters.base import Observation
 from harness.engine.outcome import Judgement, Outcome
 from harness.model.flow import DropReason, EventType, Flow, FlowVerdict
@@ -23,29 +24,6 @@ GRPC_BEHIND_PROXY = frozenset({4, 14})
 """DEADLINE_EXCEEDED and UNAVAILABLE: what a proxy says of an upstream that it could not reach."""
 DNS_NOERROR = 0
 DNS_REFUSED = 5
-
-GRPC_STATUS = {
-    name: number
-    for number, name in enumerate((
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ))
-}
 
 _REASONS = {
     DropReason.POLICY_DENIED: Reason.DEFAULT_DENY,
@@ -74,7 +52,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drop:
+class Drop:
     """How a probe was dropped, by its own drop flows: the first side that did. None where the agent does not tell."""
 
     side: Direction | None
@@ -138,7 +116,7 @@ def _broken(observation: Observation, evidence: Evidence) -> str:
     drops = _drop_flows(observation)
     if drops and _reached(observation):
         return "an answer and a drop contradict each other: the server got the probe, and a flow says it was dropped"
-    audited = any(flow.verdict is FlowVerdict.AUDIT for flow in _own(observation))
+    audited = any(flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation))
     if audited and evidence.expectation.action is not Action.AUDIT:
         return "an AUDIT verdict: policy would have dropped it, but audit mode lets it through"
     return ""
@@ -153,7 +131,7 @@ def _judge_lookup(evidence: Evidence) -> Judgement | None:
     if lookup is None:
         return None
     name = lookup.probe.request.name if lookup.probe.request else "the name"
-    drop = _denied(lookup, evidence)
+    drop = denied(lookup, evidence)
     if drop is not None:
         return _dropped(drop, lookup, evidence, f"the lookup of {name} was ")
     result = lookup.result
@@ -172,10 +150,10 @@ def _judge_probe(evidence: Evidence) -> Judgement:
     observation = evidence.observation
     assert observation is not None  # noqa: S101 -- row 1 and the lookup have seen to it
     action = evidence.expectation.action
-    drop = _denied(observation, evidence)
+    drop = denied(observation, evidence)
     if drop is not None:
         return _dropped(drop, observation, evidence, "")
-    if answered(observation) and _forwarded(observation, evidence.flows_on):
+    if answered(observation) and forwarded(observation, evidence.flows_on):
         if action is Action.DENY:
             return Judgement(Outcome.FAILED, 6, f"answered by {_server(observation)}: nothing denied it")
         return _answered(observation, evidence)
@@ -185,13 +163,13 @@ def _judge_probe(evidence: Evidence) -> Judgement:
 def _answered(observation: Observation, evidence: Evidence) -> Judgement:
     """Allow and audit, with the intended server's answer and a flow that shows it forwarded."""
     expectation = evidence.expectation
-    if expectation.action is Action.AUDIT and not any(flow.verdict is FlowVerdict.AUDIT for flow in _own(observation)):
+    if expectation.action is Action.AUDIT and not any(flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation)):
         return Judgement(Outcome.UNKNOWN, 7, "answered and forwarded, but no flow carries the AUDIT verdict")
     if not _status_fits(expectation, observation.result):
         got = observation.result.status
         return Judgement(Outcome.UNKNOWN, 7, f"answered with status {got}, not {expectation.status}: policy does not explain that")
     if expectation.by is not None:
-        found = _policies(_own(observation), expectation.at, allowed=True)
+        found = policies(own_flows(observation), expectation.at, allowed=True)
         if not found:
             return Judgement(Outcome.UNKNOWN, 7, f"answered, but no flow tells which policy allowed it, so not that it is {expectation.by}")
         if expectation.by not in found:
@@ -200,7 +178,7 @@ def _answered(observation: Observation, evidence: Evidence) -> Judgement:
     return Judgement(Outcome.PASSED, 2, f"answered by {_server(observation)}, {how if evidence.flows_on else 'packets only'}")
 
 
-def _dropped(drop: _Drop, observation: Observation, evidence: Evidence, prefix: str) -> Judgement:
+def _dropped(drop: Drop, observation: Observation, evidence: Evidence, prefix: str) -> Judgement:
     """Policy denied the probe (or its lookup): how that fits the expectation."""
     expectation = evidence.expectation
     if expectation.action is not Action.DENY:
@@ -213,7 +191,7 @@ def _dropped(drop: _Drop, observation: Observation, evidence: Evidence, prefix: 
     return Judgement(Outcome.PASSED, 4, f"{prefix}{drop}")
 
 
-def _mismatches(drop: _Drop, observation: Observation, evidence: Evidence) -> tuple[list[str], list[str]]:
+def _mismatches(drop: Drop, observation: Observation, evidence: Evidence) -> tuple[list[str], list[str]]:
     """What is otherwise than stated, and what is stated but not told by the flows."""
     expectation = evidence.expectation
     wrong: list[str] = []
@@ -257,7 +235,7 @@ def _nothing_fits(observation: Observation, evidence: Evidence) -> str:
         return f"{result.ending.value}, though the server got the probe: its answer was lost"
     if not evidence.flows_on:
         return f"{result.ending.value}, and without flows nothing tells whether policy did it"
-    if _own(observation):
+    if own_flows(observation):
         return f"{result.ending.value}, though no flow says that it was dropped: the server is silent or the packet got lost"
     return f"{result.ending.value}, and no flow was seen of it"
 
@@ -324,7 +302,7 @@ def _no_answer(observation: Observation) -> bool:
 def _status_fits(expectation: Expectation, result: ProbeResult) -> bool:
     wanted = expectation.status
     if isinstance(wanted, str):
-        wanted = int(wanted) if wanted.isdigit() else GRPC_STATUS.get(wanted.upper())
+        wanted = int(wanted) if wanted.isdigit() else GRPC_STATUS.index(wanted.upper())
     return expectation.status is None or result.status == wanted
 
 
@@ -335,26 +313,26 @@ def _server(observation: Observation) -> str:
 # What the flows say
 
 
-def _own(observation: Observation) -> Sequence[Flow]:
-    """The flows of the probe's own packets, not of the replies: only those meet policy."""
-    return [flow for flow in observation.flows if flow.is_reply is not True]
+def own_flows(observation: Observation) -> Sequence[Flow]:
+    """The flows of the probe's own packets and the records of its requests, not of reply packets: those skip policy."""
+    return [flow for flow in observation.flows if flow.is_reply is not True or flow.l7 is not None]
 
 
 def _drop_flows(observation: Observation) -> Sequence[Flow]:
-    return [flow for flow in _own(observation) if flow.dropped]
+    return [flow for flow in own_flows(observation) if flow.dropped]
 
 
 def _is_l7(flow: Flow) -> bool:
     return flow.l7 is not None or flow.event_type == EventType.L7
 
 
-def _forwarded(observation: Observation, flows_on: bool) -> bool:
+def forwarded(observation: Observation, flows_on: bool) -> bool:
     if not flows_on:
         return True
-    return any(flow.forwarded or flow.verdict is FlowVerdict.AUDIT for flow in _own(observation))
+    return any(flow.forwarded or flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation))
 
 
-def _denied(observation: Observation, evidence: Evidence) -> _Drop | None:
+def denied(observation: Observation, evidence: Evidence) -> Drop | None:
     """The drop, where there is one that what came back does not contradict."""
     if not evidence.flows_on:
         return _denied_by_packets(observation, evidence)
@@ -368,19 +346,19 @@ def _denied(observation: Observation, evidence: Evidence) -> _Drop | None:
     same = [flow for flow in drops if flow.direction is first.direction]
     number = next((flow.drop_reason for flow in same if flow.drop_reason), 0)
     reason = Reason.L7 if _is_l7(first) else _reason(number)
-    by = _policies(same, first.direction, allowed=False)
+    by = policies(same, first.direction, allowed=False)
     if reason is Reason.L7:
         # The deciding policy of an L7 denial is the one whose rule sent the connection to the proxy.
-        by |= _policies(_own(observation), first.direction, allowed=True)
-    return _Drop(first.direction, reason, number, by)
+        by |= policies(own_flows(observation), first.direction, allowed=True)
+    return Drop(first.direction, reason, number, by)
 
 
-def _denied_by_packets(observation: Observation, evidence: Evidence) -> _Drop | None:
+def _denied_by_packets(observation: Observation, evidence: Evidence) -> Drop | None:
     """Flows are off. A proxy's denial names its reason itself; else silence is all that a drop leaves, and a dead server too."""
     if _denial_answer(observation) and not _reached(observation):
-        return _Drop(None, Reason.L7, 0, frozenset())
+        return Drop(None, Reason.L7, 0, frozenset())
     silent = observation.result.ending is Ending.TIMEOUT and not _reached(observation)
-    return _Drop(None, None, 0, frozenset()) if silent and evidence.alive and observation is evidence.observation else None
+    return Drop(None, None, 0, frozenset()) if silent and evidence.alive and observation is evidence.observation else None
 
 
 def _reason(number: int) -> Reason | None:
@@ -390,7 +368,7 @@ def _reason(number: int) -> Reason | None:
         return None
 
 
-def _policies(flows: Iterable[Flow], side: Direction | None, *, allowed: bool) -> frozenset[PolicyRef]:
+def policies(flows: Iterable[Flow], side: Direction | None, *, allowed: bool) -> frozenset[PolicyRef]:
     """The policies that flows name for a side, or for either."""
     found: set[PolicyRef] = set()
     for flow in flows:

@@ -98,6 +98,7 @@ class Stamp:
             serve=exchange.serve,
             source_address=exchange.source_address,
             liveness=liveness,
+            alternatives=_alternatives(exchange),
         )
 
 
@@ -149,6 +150,16 @@ def _proof(server: Server, exchange: Exchange, proofs: dict[LifeKey, Probe], sta
             liveness=True,
         )
     return proofs[key]
+
+
+def _alternatives(exchange: Exchange) -> tuple[tuple[str, int], ...]:
+    """Where a service may send the packet: its own address or any backend's, with the service's port or the target's."""
+    dialled = (exchange.address, exchange.port)
+    behind = [(server.address, server.port) for server in exchange.servers]
+    if all(each == dialled for each in behind):
+        return ()
+    translated = [(address, exchange.port) for address, _ in behind] + [(exchange.address, port) for _, port in behind]
+    return tuple(dict.fromkeys(each for each in (*behind, *translated) if each != dialled))
 
 
 _SPOKEN_ALIKE = frozenset({RequestKind.ICMP, RequestKind.ICMP6, RequestKind.LOOKUP})
