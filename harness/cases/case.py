@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from harness.errors import Location
+from harness.cases.suggest import did_you_mean
+from harness.errors import CaseError, Location
 from harness.model.cluster import CIDRGroup, ClusterState
 from harness.model.traffic import Direction, Family, PodRef, Protocol, Request
 from harness.model.verdict import PolicyRef
@@ -233,7 +234,12 @@ class Case:
     """The CiliumCIDRGroups of its manifests; they are there for the whole case."""
 
     def phase(self, name: str) -> Phase:
-        return next(phase for phase in self.phases if phase.name == name)
+        """The phase of that name. Raises CaseError, with what was probably meant, where there is none."""
+        for phase in self.phases:
+            if phase.name == name:
+                return phase
+        hint = did_you_mean(name, (phase.name for phase in self.phases), noun="its phases")
+        raise CaseError(f"case `{self.name}` has no phase `{name}`", location=self.location, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import yaml
 from yaml.composer import Composer
@@ -18,72 +13,12 @@ from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
 from harness.cases import traps
-from harness.errors import CaseError, HarnessError, Location
+from harness.cases.source import Place, Source
+from harness.cases.typed import NULLS, typed
+from harness.errors import HarnessError, Location
 
 _LIMIT = 500_000
 """Values in one document, aliases followed: more is a mistake (or a bomb), never a case."""
-
-
-class Source:
-    """A text and the name people know it by."""
-
-    def __init__(self, file: str, text: str, *, first_line: int = 1, error: type[HarnessError] = CaseError) -> None:
-        self.file = file
-        self.text = text
-        self.first_line = first_line
-        self.error = error
-        """The type of the errors that point into this text."""
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.text.split("\n")
-
-    def line(self, number: int) -> str:
-        """Line `number` as it stands there, tabs as single spaces so that a caret below it fits."""
-        index = number - self.first_line
-        return self.lines[index].rstrip("\r").replace("\t", " ") if 0 <= index < len(self.lines) else ""
-
-
-def read_source(path: Path, *, error: type[HarnessError] = CaseError) -> Source:
-    """The file's text. Errors name the file as seen from the working directory."""
-    name = shown_path(path)
-    try:
-        return Source(name, path.read_text(encoding="utf-8-sig"), error=error)
-    except UnicodeDecodeError as exc:
-        raise error(f"not UTF-8 text: byte {exc.start} is 0x{exc.object[exc.start]:02x}", location=Location(name, 1)) from exc
-    except OSError as exc:
-        raise error(f"cannot be read: {exc.strerror}", location=Location(name, 1)) from exc
-
-
-def shown_path(path: Path) -> str:
-    """The path as messages show it: relative to the working directory where it is below it."""
-    absolute = os.path.normpath(path.absolute())
-    relative = os.path.relpath(absolute)
-    return absolute if relative.startswith("..") else relative
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A stretch of a source. Lines and columns start at 1; the end is exclusive."""
-
-    source: Source
-    line: int
-    column: int
-    end_line: int
-    end_column: int
-
-    @property
-    def location(self) -> Location:
-        end = self.end_column if self.end_line == self.line else len(self.source.line(self.line).rstrip()) + 1
-        return Location(self.source.file, self.line, self.column, max(1, end - self.column))
-
-    def error(self, message: str, *, hint: str | None = None) -> HarnessError:
-        """An error that points here."""
-        return self.source.error(message, location=self.location, source_line=self.source.line(self.line), hint=hint)
-
-    def at(self, line: int, column: int, length: int) -> Place:
-        """Another stretch of the same source, on one line."""
-        return Place(self.source, line, column, line, column + max(1, length))
 
 
 class Text(str):
@@ -96,7 +31,7 @@ class Text(str):
     tag: str
     """The explicit YAML tag without its prefix (`str`, `int`), or ''."""
 
-    def __new__(cls, text: str, place: Place, *, quoted: bool = False, tag: str = "") -> Text:
+    def __new__(cls, text: str, place: Place, *, quoted: bool = False, tag: str = "") -> Self:
         self = super().__new__(cls, text)
         self.place = place
         self.quoted = quoted
@@ -112,7 +47,7 @@ class Text(str):
 
     @property
     def null(self) -> bool:
-        return not self.quoted and self.tag in ("", "null") and str(self) in _NULLS
+        return not self.quoted and self.tag in ("", "null") and str(self) in NULLS
 
     @property
     def location(self) -> Location:
@@ -143,8 +78,8 @@ class Items(list[Any]):
     place: Place
 
 
-class Table(dict[Text, Any]):
-    """A YAML mapping with its place; its keys are Text. `flow` if written with braces."""
+class Table(dict[str, Any]):
+    """A YAML mapping with its place; its keys are Text, found by any str. `flow` if written with braces."""
 
     __slots__ = ("flow", "place")
     place: Place
@@ -152,11 +87,20 @@ class Table(dict[Text, Any]):
 
     def key(self, name: str) -> Text:
         """The key as written, with its place."""
-        return next(key for key in self if key == name)
+        return next(key for key in self.texts() if key == name)
+
+    def texts(self) -> Iterator[Text]:
+        """The keys, with their places."""
+        yield from self  # type: ignore[misc]  # every key is a Text; declared as str so that any str finds it
+
+    def entries(self) -> Iterator[tuple[Text, Node]]:
+        """Keys and values, both with their places."""
+        for key in self.texts():
+            yield key, self[key]
 
     def place_of(self, name: str) -> Place:
         """Where the value of a key stands; the key where the value is nothing or spans lines."""
-        value: Node = self[name]  # type: ignore[index]  # keys are found by their text
+        value: Node = self[name]
         place = value.place
         return self.key(name).place if place.end_line != place.line or place.column == place.end_column else place
 
@@ -181,41 +125,6 @@ def kind_of(node: Node) -> str:
             return f'the text "{node}"'
 
 
-_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-_TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"))
-_FALSE = frozenset(("n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"))
-_INT = re.compile(r"[-+]?(?:0b[01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_SPECIAL = {
-    ".inf": float("inf"), ".Inf": float("inf"), ".INF": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"),
-    ".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan"),
-}  # fmt: skip
-
-
-def typed(text: str) -> bool | int | float | str | None:
-    """A plain scalar as go-yaml v2 resolves it (sigs.k8s.io/yaml, which kubectl uses): YAML 1.1 without base 60 and dates."""
-    if not text or text[0] not in "0123456789+-.~nNtTyYoOfF":
-        return text or None
-    if text in _NULLS:
-        return None
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    if _INT.match(text):
-        digits = text.replace("_", "").lower()
-        unsigned = digits.lstrip("+-")
-        if len(unsigned) > 1 and unsigned[0] == "0" and unsigned[1].isdigit():
-            digits = digits.replace("0", "0o", 1)
-        try:
-            return int(digits, 0)
-        except ValueError:
-            return str(text)
-    if _FLOAT.match(text):
-        return float(text)
-    return _SPECIAL.get(text, str(text))
-
-
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = "plain"
 _TAGS = frozenset(("str", "int", "float", "bool", "null"))
@@ -224,7 +133,7 @@ _TAGS = frozenset(("str", "int", "float", "bool", "null"))
 class _Resolver(BaseResolver):
     """Leaves the types of scalars to whoever reads them: labels are text, policies are typed."""
 
-    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:  # noqa: ARG002  # the base class's signature
         if kind is yaml.ScalarNode:
             return _PLAIN if implicit[0] else _PREFIX + "str"
         return _PREFIX + ("seq" if kind is yaml.SequenceNode else "map")
@@ -264,7 +173,8 @@ def parse_documents(source: Source, *, loader: Any = None) -> list[Node]:
     except ReaderError as exc:
         before = source.text[: exc.position]
         place = Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"), 0, 0)
-        raise place.at(place.line, place.column, 1).error(f"the character U+{ord(str(exc.character)):04X} may not stand in YAML") from exc
+        code = exc.character if isinstance(exc.character, int) else ord(exc.character)
+        raise place.at(place.line, place.column, 1).error(f"the character U+{code:04X} may not stand in YAML") from exc
     except RecursionError as exc:
         raise source.error("nested too deeply", location=Location(source.file, 1)) from exc
     return [each for each in documents if not (isinstance(each, Text) and each.null)]
@@ -274,16 +184,16 @@ def _syntax_error(source: Source, exc: yaml.MarkedYAMLError) -> HarnessError:
     mark = exc.problem_mark or exc.context_mark
     if mark is None:
         return source.error(f"not YAML: {exc.problem or exc}", location=Location(source.file, 1))
-    start = exc.context_mark
-    diagnosis = traps.diagnose(
-        source.lines,
+    since = exc.context_mark
+    complaint = traps.Complaint(
         problem=exc.problem or "",
         context=exc.context or "",
         line=min(mark.line, len(source.lines) - 1),
         column=mark.column,
-        context_line=start.line if start else None,
-        context_column=start.column if start else None,
+        context_line=since.line if since else None,
+        context_column=since.column if since else None,
     )
+    diagnosis = traps.diagnose(source.lines, complaint)
     place = Place(source, diagnosis.line + 1, diagnosis.column + 1, diagnosis.line + 1, diagnosis.column + 1 + diagnosis.length)
     return place.error(diagnosis.message, hint=diagnosis.hint)
 
@@ -324,7 +234,7 @@ class _Tree:
         name = tag.removeprefix(_PREFIX)
         if name not in _TAGS:
             raise place.error(
-                f"`{tag}` at the start of a text is a YAML tag",
+                f"`{tag}` at the start of a text is a tag to YAML",
                 hint=f'quote this: "{tag}{" " if node.value else ""}{node.value}"',
             )
         quoted = node.style in {"'", '"', "|", ">"}
@@ -348,17 +258,17 @@ class _Tree:
             if key == self.MERGE and not key.quoted:
                 merged.extend(self.merged(value))
             elif key in table:
-                first = table.key(key)
-                raise key.error(f"`{key}` stands here twice, first in line {first.place.line}", hint="remove one, or give it another name")
+                first = table.key(key).place.line
+                raise key.error(f"`{key}` stands here twice, first in line {first}", hint="remove one, or give it another name")
             else:
                 table[key] = value
         for each in merged:
-            for key, value in each.items():
-                table.setdefault(key, value)
+            for key, merged_node in each.entries():
+                table.setdefault(key, merged_node)
         if table:
-            first = next(iter(table))
+            first_key = next(table.texts())
             if table.place.end_line != table.place.line and not table.flow:
-                table.place = first.place
+                table.place = first_key.place
         return table
 
     def merged(self, value: Node) -> Iterator[Table]:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Party, PartyKind, PolicyObject, Reason, Target
-from harness.cases.document import Items, Node, Place, Source, Table, Text
+from harness.cases.document import Items, Node, Table, Text
 from harness.cases.grammar import ANY, GrammarError, Sentence, SourceTerm, parse_sentence
 from harness.cases.model import ExpectationModel
 from harness.cases.names import HOST, REMOTE_NODE, Names
 from harness.cases.policies import find_policy
+from harness.cases.source import Place, Source
 from harness.cases.suggest import did_you_mean
 from harness.cases.traps import quoted
 from harness.errors import HarnessError, Location
@@ -66,7 +67,7 @@ def _python_place(value: object, location: Location) -> Place:
 
 def _tree(value: object, place: Place) -> Any:
     if isinstance(value, Mapping):
-        table = Table({Text(str(key), place): _tree(each, place) for key, each in value.items()})
+        table = Table((Text(str(key), place), _tree(each, place)) for key, each in value.items())
         table.place = place
         table.flow = False
         return table
@@ -85,7 +86,7 @@ def resolve_expectation(
     """The expectation that a written one means; several where `any` stands on both sides. `elsewhere` as in `find_policy`."""
     action, text = model.statement
     _check_fields(model, action)
-    sentence = _sentence(model, action, text)
+    sentence = _sentence(action, text)
     request = _request(model, sentence, text)
     status = _status(model, request)
     pairs = _parties(model, sentence, request, names, text)
@@ -130,7 +131,7 @@ def _check_fields(model: ExpectationModel, action: Action) -> None:
         )
 
 
-def _sentence(model: ExpectationModel, action: Action, text: Text) -> Sentence:
+def _sentence(action: Action, text: Text) -> Sentence:
     try:
         sentence = parse_sentence(text)
     except GrammarError as exc:
@@ -239,7 +240,7 @@ def _sides(model: ExpectationModel, sentence: Sentence, request: Request | None,
             if party in sources and source_term.name != ANY:
                 raise GrammarError(f"`{source_term}` stands here twice", source_term.span.start, source_term.span.length, "remove one")
             sources[party] = None
-            _check_pairs(party, source_term, sentence, targets.values(), names)
+            _check_pairs(party, source_term, targets.values(), names)
     return tuple(sources), tuple(targets.values())
 
 
@@ -255,7 +256,7 @@ def _pods_of(parties: Iterable[Party], names: Names) -> frozenset[str]:
     return frozenset(found)
 
 
-def _check_pairs(source: Party, term: SourceTerm, sentence: Sentence, targets: Iterable[Target], names: Names) -> None:
+def _check_pairs(source: Party, term: SourceTerm, targets: Iterable[Target], names: Names) -> None:
     """Policy needs a pod on one side at least; `host` and `remote-node` are seen from a pod."""
     if source.kind is PartyKind.ENDPOINT:
         return

@@ -91,7 +91,7 @@ class Sentence:
         return f"{text} {self.request}" if self.request else text
 
 
-_TOKEN = re.compile(r"\s*(?P<token>->|,|\[[^\]\s]*\](?:(?!->)[^\s,])*|(?:(?!->)[^\s,])+)")
+_TOKEN = re.compile(r"\s*(?P<word>->|,|\[[^\]\s]*\](?:(?!->)[^\s,])*|(?:(?!->)[^\s,])+)")
 _ARROW = re.compile(r"=+>|→|⇒|--+>|<-+>?|~>|»|>")
 
 
@@ -135,7 +135,7 @@ def _tokens(text: str, start: int, end: int) -> list[_Token]:
         match = _TOKEN.match(text, start, end)
         if not match:
             return tokens
-        tokens.append(_Token(match["token"], match.start("token")))
+        tokens.append(_Token(match["word"], match.start("word")))
         start = match.end()
 
 
@@ -183,7 +183,7 @@ def _targets(text: str, start: int) -> tuple[tuple[TargetTerm, ...], int | None]
             if terms:
                 raise GrammarError("a target is missing after the last comma", where - 1)
             raise GrammarError("there is no target after `->`", start - 2, 2, "as in `client -> server:8080`")
-        token = _Token(match["token"], match.start("token"))
+        token = _Token(match["word"], match.start("word"))
         if token.text == ",":
             raise GrammarError("a target is missing before this comma", token.start)
         if token.text == "->":
@@ -195,10 +195,10 @@ def _targets(text: str, start: int) -> tuple[tuple[TargetTerm, ...], int | None]
         after = _TOKEN.match(text, position)
         if not after:
             return tuple(terms), None
-        if after["token"] == ",":
+        if after["word"] == ",":
             position = after.end()
             continue
-        return tuple(terms), after.start("token")
+        return tuple(terms), after.start("word")
 
 
 def _begins_request(word: str) -> bool:
@@ -269,10 +269,10 @@ def _request(text: str, start: int) -> Request:
         return _named_request(word, argument, start, argument_at)
     if word in _METHODS or (re.fullmatch(r"[A-Z][A-Z-]*", word) and argument.startswith("/")):
         return Request(RequestKind.HTTP, method=word, path=_path(word, argument, start, argument_at))
-    raise _no_request(word, argument, start)
+    raise _no_request(word, start)
 
 
-def _no_request(word: str, argument: str, start: int) -> GrammarError:
+def _no_request(word: str, start: int) -> GrammarError:
     if word.upper() in _METHODS:
         return GrammarError(f"`{word}` is no HTTP method", start, len(word), f"did you mean `{word.upper()}`?")
     if ":" in word or word == "any":

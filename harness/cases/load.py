@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.cases.case import Case
-from harness.cases.document import parse_documents, read_source
+from harness.cases.document import parse_documents
 from harness.cases.manifests import Manifests
 from harness.cases.model import read_case
 from harness.cases.resolve import resolve_case
+from harness.cases.source import read_source
 from harness.errors import CaseError, Location
 
 CASE_FILES = "test_*.yaml"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cases.case import PolicyObject
-from harness.cases.document import Items, Node, Place, Source, Table, Text, kind_of, parse_documents, read_source, shown_path
+from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents
+from harness.cases.source import Place, Source, read_source, shown_path
 from harness.cases.suggest import closest, did_you_mean
 from harness.errors import HarnessError, PolicyFileError
 from harness.model.cluster import CIDRGroup
@@ -108,13 +109,13 @@ def objects_of(node: Node) -> Iterator[ManifestObject]:
     error = _refuser(node.place)
     if not isinstance(node, Table):
         raise error(f"expected a Kubernetes object (a mapping), found {kind_of(node)}")
-    kind_node = node.get("kind")  # type: ignore[call-overload]  # keys are found by their text
+    kind_node = node.get("kind")
     if kind_node is None:
         raise error("a Kubernetes object needs `kind`", hint=f"supported: {', '.join(SUPPORTED_KINDS)}")
     if isinstance(kind_node, Text) and (
         kind_node == "List" or (kind_node.endswith("List") and kind_node.removesuffix("List") in SUPPORTED_KINDS)
     ):
-        items = node.get("items")  # type: ignore[call-overload]  # keys are found by their text
+        items = node.get("items")
         if not isinstance(items, Items):
             raise error(f"a {kind_node} needs `items`, a list of objects")
         for item in items:
@@ -145,7 +146,7 @@ def _object(table: Table, kind_node: Node) -> ManifestObject:
     version = _text(table, "apiVersion", f"a {kind}")
     if version not in _VERSIONS[kind]:
         raise _policy_error(version.place, f"there is no {kind} in `{version}`", f"write apiVersion: {_VERSIONS[kind][0]}")
-    metadata = table.get("metadata")  # type: ignore[call-overload]  # keys are found by their text
+    metadata = table.get("metadata")
     if not isinstance(metadata, Table):
         raise _policy_error(table.place, f"a {kind} needs `metadata` with a `name`")
     name = _text(metadata, "name", f"the metadata of a {kind}")
@@ -160,7 +161,7 @@ def _text(table: Table, key: str, owner: str) -> Text:
     if key not in table:
         near = closest(key, table)
         raise _policy_error(table.place, f"{owner} needs `{key}`", f"did you mean `{key}` by `{near}`?" if near else None)
-    node = table[key]  # type: ignore[index]  # keys are found by their text
+    node = table[key]
     if not isinstance(node, Text) or not isinstance(node.value, str) or not node.strip():
         hint = f'quote this: {key}: "{node}"' if isinstance(node, Text) and not node.null else None
         raise _policy_error(table.place_of(key), f"`{key}` must be a text, not {kind_of(node)}", hint)
@@ -173,7 +174,7 @@ def plain(node: Node) -> Any:
         return node.value
     if isinstance(node, Items):
         return [plain(each) for each in node]
-    return {_key(key): plain(value) for key, value in node.items()}
+    return {_key(key): plain(value) for key, value in node.entries()}
 
 
 def _key(key: Text) -> str:

@@ -5,12 +5,13 @@ The editor's schema (schema.json) is made from these models, so descriptions are
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field
 
-from harness.cases.case import Action, FamilyChoice, Reason, Serve
-from harness.cases.document import Items, Node, Place, Table, Text, kind_of
+from harness.cases.case import Action, Reason, Serve
+from harness.cases.document import Items, Node, Table, Text, kind_of
+from harness.cases.raw import Raw, made
 from harness.cases.scalars import (
     AddressField,
     BooleanField,
@@ -23,13 +24,16 @@ from harness.cases.scalars import (
     HeadersField,
     LabelsField,
     NameField,
+    NodeField,
     ObjectField,
     OtherwiseField,
     PortField,
     PortNameField,
+    ProseField,
     ProtocolField,
     ReasonsField,
     ReplicasField,
+    SentenceField,
     ServeField,
     Shorthand,
     StatusField,
@@ -37,92 +41,10 @@ from harness.cases.scalars import (
     TargetPortField,
     TextField,
     TitleField,
-    check_name,
-    check_title,
 )
-from harness.cases.suggest import closest, did_you_mean
 from harness.cases.traps import quoted
 from harness.errors import HarnessError
-from harness.model.traffic import Direction, Protocol
-
-RESERVED = {
-    "workload": "endpoints that are Deployments and the like",
-    "hold": "connections kept open across phases",
-    "held": "connections kept open across phases",
-    "matrix": "one case in many variants",
-    "include": "parts shared by case files",
-    "xfail": "expectations known to be broken",
-    "cluster": "endpoints in another cluster of a mesh",
-    "readiness": "waiting until an endpoint is ready",
-}
-"""Keys that mean nothing yet and may not be used for anything else."""
-
-
-class Raw(BaseModel):
-    """A mapping with known keys. Reads a Table; its mistakes are errors that point."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    noun: ClassVar[str] = "mapping"
-    _table: Table = PrivateAttr()
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _read(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(value, Table):
-            raise value.place.error(f"expected {cls.noun} (a mapping), found {kind_of(value)}")
-        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
-        for key, node in value.items():
-            if key not in fields:
-                raise cls.unknown(value, key, tuple(fields))
-            if isinstance(node, Text) and node.null:
-                raise key.error(f"`{key}` says nothing", hint="give it a value, or remove the key")
-        for name, field in fields.items():
-            if field.is_required() and name not in value:
-                raise value.place.error(f"{cls.noun} needs `{name}`", hint=cls.missing(value, name))
-        try:
-            model = handler(value)
-        except ValidationError as exc:
-            raise _generic(value, exc) from exc
-        model._table = value  # noqa: SLF001  # its own class's
-        return model
-
-    @classmethod
-    def unknown(cls, table: Table, key: Text, known: tuple[str, ...]) -> HarnessError:
-        """The error for a key that does not belong here."""
-        if key in RESERVED:
-            return key.error(f"`{key}` is kept for later ({RESERVED[key]}) and means nothing yet", hint="remove it")
-        return key.error(f"unknown key `{key}` in {cls.noun}", hint=did_you_mean(key, known, noun="keys"))
-
-    @classmethod
-    def missing(cls, table: Table, name: str) -> str | None:
-        """A hint for a required key that is not there."""
-        near = closest(name, table)
-        return f"did you mean `{name}` by `{near}`?" if near else None
-
-    @property
-    def table(self) -> Table:
-        """The mapping as written."""
-        return self._table
-
-    @property
-    def place(self) -> Place:
-        return self._table.place
-
-
-def _generic(table: Table, exc: ValidationError) -> HarnessError:
-    """The error for a list where a mapping is wanted, and the like: pydantic names the path, the tree knows the place."""
-    first = exc.errors(include_url=False)[0]
-    node: Node = table
-    for step in first["loc"]:
-        if isinstance(step, str) and isinstance(node, Table) and step in node:
-            node = node[step]  # type: ignore[index]  # keys are found by their text
-        elif isinstance(step, int) and isinstance(node, Items):
-            node = node[step]
-    wanted = {"dict_type": "a mapping", "list_type": "a list"}.get(first["type"])
-    hint = None
-    if wanted == "a list" and isinstance(node, Text):
-        hint = f"as a list: [{node}]"
-    return node.place.error(f"expected {wanted}, found {kind_of(node)}" if wanted else str(first["msg"]), hint=hint)
+from harness.model.traffic import Protocol
 
 
 def _from_port(value: Any) -> Any:
@@ -131,14 +53,7 @@ def _from_port(value: Any) -> Any:
     if "/" in value:
         port, _, protocol = value.partition("/")
         raise value.error(f"expected a port number, found {kind_of(value)}", hint=f"write {{port: {port}, protocol: {protocol}}}")
-    return _table(value.place, port=value)
-
-
-def _table(place: Place, **entries: Any) -> Table:
-    table = Table({Text(name, place): value for name, value in entries.items()})
-    table.place = place
-    table.flow = True
-    return table
+    return made(value.place, port=value)
 
 
 class PortModel(Raw):
@@ -166,7 +81,7 @@ class EndpointModel(Raw):
     labels: LabelsField = Field(default_factory=dict, description="Its labels. Values are text exactly as written: `no` is the text no.")
     service_account: NameField | None = Field(default=None, alias="serviceAccount", description="Its Kubernetes service account.")
     replicas: ReplicasField = Field(default=1, description="How many pods; every one is probed. Default 1.")
-    node: TextField | None = Field(default=None, description="An abstract node: a, b, ... Else the harness spreads pods over nodes.")
+    node: NodeField | None = Field(default=None, description="An abstract node: a, b, ... Else the harness spreads pods over nodes.")
     ports: list[Port] = Field(default_factory=list, description="What it serves: numbers (TCP), or {port, protocol, name, serve}.")
     host_network: BooleanField = Field(
         default=False, alias="hostNetwork", description="On its node's network: Cilium sees the node (host, remote-node), not the pod."
@@ -239,9 +154,9 @@ class ExpectationModel(Raw):
         json_schema_extra={"oneOf": [{"required": ["allow"]}, {"required": ["deny"]}, {"required": ["audit"]}]},
     )
     noun: ClassVar[str] = "an expectation"
-    allow: TextField | None = Field(default=None, description='Must get through: "client -> server:8080 GET /path". Lists with commas.')
-    deny: TextField | None = Field(default=None, description='Must be dropped by policy: "client -> server:8080".')
-    audit: TextField | None = Field(default=None, description="Must get through with an AUDIT verdict (policy audit mode).")
+    allow: SentenceField | None = Field(default=None, description='Must get through: "client -> server:8080 GET /path". Lists with commas.')
+    deny: SentenceField | None = Field(default=None, description='Must be dropped by policy: "client -> server:8080".')
+    audit: SentenceField | None = Field(default=None, description="Must get through with an AUDIT verdict (policy audit mode).")
     reason: ReasonsField = Field(
         default=frozenset[Reason](), description="Why it must be dropped: default-deny, deny-rule, l7 or auth; or a list of those allowed."
     )
@@ -262,7 +177,7 @@ class ExpectationModel(Raw):
         action = next((each for each in table if each in ("allow", "deny", "audit")), None)
         if action is not None and table.flow and not cls._says(table, key):
             parts = [str(table[action])]
-            parts += [str(each) for each in table if each not in known and not cls._says(table, each)]
+            parts += [str(each) for each in table.texts() if each not in known and not cls._says(table, each)]
             return key.error(
                 "inside braces YAML splits the text at its comma", hint=f"quote this: {{{action}: {quoted(', '.join(parts))}}}"
             )
@@ -279,7 +194,7 @@ class ExpectationModel(Raw):
 
     @staticmethod
     def _says(table: Table, key: Text) -> bool:
-        value = table[key]
+        value: Node = table[key]
         return not (isinstance(value, Text) and value.null)
 
     @property
@@ -293,7 +208,7 @@ class ExpectationModel(Raw):
         if not said:
             raise self.place.error("an expectation needs `allow:`, `deny:` or `audit:`", hint="as in `allow: client -> server:8080`")
         if len(said) > 1:
-            names = [key for key in self.table if key in ("allow", "deny", "audit")]
+            names = [key for key in self.table.texts() if key in ("allow", "deny", "audit")]
             raise names[1].error(f"one expectation states both `{names[0]}` and `{names[1]}`", hint="write two list items")
         return said[0]
 
@@ -304,7 +219,9 @@ def _expectation(value: Any) -> Any:
     return value
 
 
-ExpectationItem = Annotated[ExpectationModel, Shorthand(_expectation, {"not": {}})]
+EXPECTATION = "ExpectationModel"
+"""The name of the model where the schema of a phase's short form refers to it; `schema` puts the reference in."""
+ExpectationItem = Annotated[ExpectationModel, Shorthand(_expectation, None)]
 
 
 class RejectedModel(Raw):
@@ -317,7 +234,7 @@ class RejectedModel(Raw):
 
 Rejection = Annotated[
     RejectedModel,
-    Shorthand(lambda value: _table(value.place, policy=value) if isinstance(value, Text) else value, {"type": "string"}),
+    Shorthand(lambda value: made(value.place, policy=value) if isinstance(value, Text) else value, {"type": "string"}),
 ]
 
 
@@ -351,16 +268,16 @@ class PhaseModel(Raw):
 
 def _phase(value: Any) -> Any:
     if isinstance(value, Items):
-        return _table(value.place, expect=value)
+        return made(value.place, expect=value)
     return value
 
 
-Phase = Annotated[PhaseModel, Shorthand(_phase, {"type": "array", "items": {"$ref": "#/$defs/ExpectationModel"}})]
+Phase = Annotated[PhaseModel, Shorthand(_phase, {"type": "array", "minItems": 1, "items": {"title": EXPECTATION}})]
 
 
 def _nothing(value: Any) -> Any:
     """A key without a value is a mapping without keys: `web:` declares an endpoint."""
-    return _table(value.place) if isinstance(value, Text) and value.null else value
+    return made(value.place) if isinstance(value, Text) and value.null else value
 
 
 Endpoint = Annotated[EndpointModel, Shorthand(_nothing, {"type": "null"})]
@@ -373,7 +290,7 @@ class CaseModel(Raw):
 
     noun: ClassVar[str] = "a case"
     case: TitleField = Field(description="The case's name, unique in its file; part of the pytest node id.")
-    description: TextField | None = Field(default=None, description="Prose for reports.")
+    description: ProseField | None = Field(default=None, description="Prose for reports.")
     tags: list[TagField] = Field(default_factory=list, description="pytest marks, so that -m selects the case.")
     requires: RequiresModel | None = Field(
         default=None, description="What the cluster must have; else the case is skipped with the reason."
@@ -391,7 +308,3 @@ def read_case(node: Node) -> CaseModel:
     if not isinstance(node, Table):
         raise node.place.error(f"expected a case (a mapping), found {kind_of(node)}", hint="a case begins with `case: its name`")
     return CaseModel.model_validate(node)
-
-
-__all__ = ["CaseModel", "Direction", "EndpointModel", "ExpectationModel", "ExternalModel", "FamilyChoice", "HttpModel", "PhaseModel", "PortModel",
-           "RequiresModel", "ServiceModel", "check_name", "check_title", "read_case"]  # fmt: skip

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.cases.case import Case, EndpointSpec, ExternalSpec, PortSpec, Serve, ServicePortSpec, ServiceSpec
-from harness.cases.document import Place, Text
+from harness.cases.document import Text
 from harness.cases.expectations import names_of
 from harness.cases.grammar import ANY
 from harness.cases.manifests import Manifests
-from harness.cases.model import CaseModel, EndpointModel, ExternalModel, PortModel, ServiceModel
+from harness.cases.model import CaseModel, ExternalModel, PortModel, ServiceModel
 from harness.cases.names import Names
 from harness.cases.otherwise import target_port
 from harness.cases.phases import resolve_phases
@@ -61,7 +61,8 @@ def _namespaces(model: CaseModel, case: Case, of_policies: Iterable[str]) -> Map
     names += [each.namespace for each in case.endpoints.values()]
     names += [each.namespace for each in case.services.values()]
     names += of_policies
-    return {name: {METADATA_NAME: name, **model.namespaces.get(name, {})} for name in dict.fromkeys(names)}  # type: ignore[call-overload]  # keys are found by their text
+    labels = {str(name): each for name, each in model.namespaces.items()}
+    return {name: {METADATA_NAME: name, **labels.get(name, {})} for name in dict.fromkeys(names)}
 
 
 def _endpoints(model: CaseModel, namespace: str) -> dict[str, EndpointSpec]:
@@ -78,7 +79,7 @@ def _endpoints(model: CaseModel, namespace: str) -> dict[str, EndpointSpec]:
             location=name.location,
             service_account=str(raw.service_account) if raw.service_account is not None else None,
             replicas=raw.replicas,
-            node=_node(raw),
+            node=str(raw.node) if raw.node is not None else None,
             ports=_ports(raw.ports),
             host_network=raw.host_network,
         )
@@ -103,17 +104,6 @@ def _check_host_ports(name: Text, spec: EndpointSpec, hosts: dict[tuple[str, int
                 f"port {port.port}/{port.protocol} of node {spec.node} is taken by {other}", hint="put them on different nodes"
             )
         hosts[key] = spec.name
-
-
-def _node(raw: EndpointModel) -> str | None:
-    node = raw.node
-    if node is None:
-        return None
-    if len(node) != 1 or not "a" <= node <= "z":
-        raise node.error(
-            f"`{node}` is no abstract node", hint="nodes are called a, b, ...; what they are in a cluster, the harness decides"
-        )
-    return str(node)
 
 
 def _ports(raw: Iterable[PortModel]) -> tuple[PortSpec, ...]:
@@ -228,7 +218,7 @@ def _check_backends(name: Text, raw: ServiceModel, spec: ServiceSpec, names: Nam
         raise place.error(f"service `{name}` selects nothing in namespace {spec.namespace}", hint=_selector_hint(spec, names))
     for port, model in zip(spec.ports, raw.ports, strict=True):
         if not any(target_port(port, each) for each in backends):
-            place: Place = model.table.place_of("targetPort") if "targetPort" in model.table else model.place
+            place = model.table.place_of("targetPort") if "targetPort" in model.table else model.place
             declared = sorted({f"{each.port}/{each.protocol}" for backend in backends for each in backend.ports})
             hint = f"their ports: {', '.join(declared)}" if declared else "they declare no ports"
             raise place.error(f"no backend of `{name}` declares port {port.target_port}/{port.protocol}", hint=hint)

@@ -15,7 +15,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from harness.cases.case import Action, FamilyChoice, Reason, Serve
-from harness.cases.document import Items, Node, Place, Table, Text, kind_of
+from harness.cases.document import Items, Node, Table, Text, kind_of
+from harness.cases.source import Place
 from harness.cases.suggest import did_you_mean
 from harness.model.traffic import Direction, Protocol
 
@@ -44,16 +45,17 @@ class Read:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shorthand:
-    """Lets a shorter form stand for a value: `widen` makes the long form of it, `schema` is what editors see of the short one."""
+    """Lets a shorter form stand for a value: `widen` makes the long form of it, `schema` is what editors see of the short one
+    (None: nothing, the short form is only recognised to be refused)."""
 
     widen: Callable[[Any], Any]
-    schema: JsonSchema
+    schema: JsonSchema | None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self.widen, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [dict(self.schema), handler(schema)]}
+        return {"anyOf": [dict(self.schema), handler(schema)]} if self.schema is not None else handler(schema)
 
 
 def scalar(node: Node, wanted: str) -> Text:
@@ -151,6 +153,16 @@ def read_address(node: Node) -> Text:
     return text
 
 
+def read_node(node: Node) -> Text:
+    """An abstract node: a, b, ..."""
+    text = scalar(node, "a node (a, b, ...)")
+    if len(text) != 1 or not "a" <= text <= "z":
+        raise text.error(
+            f"`{text}` is no abstract node", hint="nodes are called a, b, ...; what they are in a cluster, the harness decides"
+        )
+    return text
+
+
 def read_tag(node: Node) -> Text:
     """A pytest mark."""
     text = scalar(node, "a tag")
@@ -164,7 +176,7 @@ def read_labels(node: Node) -> dict[str, str]:
     if not isinstance(node, Table):
         raise node.place.error(f"expected labels (a mapping of texts), found {kind_of(node)}", hint="as in {app: web, tier: front}")
     labels: dict[str, str] = {}
-    for key, value in node.items():
+    for key, value in node.entries():
         prefix, slash, name = key.rpartition("/")
         if not _LABEL_NAME.match(name) or len(name) > 63 or (slash and not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", prefix)):
             raise key.error(f"`{key}` is no valid label key", hint="[prefix.example/]name of letters, digits, `-`, `_` and `.`")
@@ -292,7 +304,7 @@ def read_headers(node: Node) -> tuple[tuple[str, str], ...]:
     if not isinstance(node, Table):
         raise node.place.error(f"expected headers (a mapping of texts), found {kind_of(node)}", hint="as in {X-Api-Key: secret}")
     headers = []
-    for name, value in node.items():
+    for name, value in node.entries():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise name.error(f"`{name}` is no valid header name")
         if not isinstance(value, Text):
@@ -315,6 +327,9 @@ _NAME: JsonSchema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])
 _ANY_TEXT: JsonSchema = {"type": ["string", "number", "boolean"]}
 _PORT: JsonSchema = {"type": "integer", "minimum": 1, "maximum": 65535}
 
+SentenceField = Annotated[Text, Read(read_text, {"type": "string", "pattern": "->"})]
+ProseField = Annotated[Text, Read(read_text, {"type": "string"})]
+NodeField = Annotated[Text, Read(read_node, {"type": "string", "pattern": "^[a-z]$"})]
 TextField = Annotated[Text, Read(read_text, _ANY_TEXT)]
 TitleField = Annotated[Text, Read(read_title, _ANY_TEXT)]
 NameField = Annotated[Text, Read(read_name, _NAME)]
