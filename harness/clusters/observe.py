@@ -32,7 +32,6 @@ class _Watch:
     result: ProbeResult | None = None
     dropped: bool = False
     stopping: bool = False
-    final: bool = False
 
 
 async def observe(
@@ -41,7 +40,7 @@ async def observe(
     """Send the plan and yield each probe when it and its flows are complete, in any order.
 
     A probe whose packet was dropped by policy (`match.stops`) is stopped `grace` seconds after the drop was heard of. An answered probe
-    waits for its forwarding flow at the last hop, at most `settle` seconds; one that was stopped waits for nothing; any other
+    waits for its forwarding flow at the last hop (and a proxy's record of the answer), at most `settle` seconds; one that was stopped waits for nothing; any other
     (timed out, refused, reset, broken) waits `settle` for a late drop. `skew` is how far apart the clocks of client and nodes may be.
     Losses that touch a probe's window are attached to it. Without a feed, `flows_on` is false and nothing waits.
 
@@ -170,25 +169,26 @@ class _Run:
             case Ending.STOPPED:
                 return True
             case Ending.ANSWERED:
-                return watch.final
+                return watch.track is not None and watch.track.complete(watch.flows)
             case _:
                 return watch.dropped and result.ending is Ending.TIMEOUT
 
     # What Hubble says
 
-    def _flow(self, watch: _Watch, flow: Flow) -> None:
-        if watch.track is None or not watch.track.owns(flow, skew=self._skew):
-            return
+    def _flow(self, watch: _Watch, flow: Flow) -> bool:
+        # The window stays open while flows may still come: their time is when the node saw the packet, or read the news of it.
+        ended = None if watch.result is None else watch.result.ended + int(self._settle * 1e9)
+        if watch.track is None or not watch.track.owns(flow, ended=ended, skew=self._skew):
+            return False
         watch.flows.append(flow)
         if stops(flow):
             watch.dropped = True
             if watch.result is None and not watch.stopping:
                 watch.stopping = True
                 self._after(self._grace, watch, stop=True)
-        elif watch.track.final(flow):
-            watch.final = True
-            if watch.result is not None and watch.result.ending is Ending.ANSWERED:
-                self._finish(watch)
+        if watch.result is not None and self._complete(watch, watch.result):
+            self._finish(watch)
+        return True
 
     def _finish(self, watch: _Watch) -> None:
         result = watch.result

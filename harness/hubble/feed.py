@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,10 +30,11 @@ _TYPES = {"ICMPv4": Protocol.ICMP, "ICMPv6": Protocol.ICMPV6}
 
 @dataclass(slots=True, eq=False)
 class Registration:
-    """Somebody's interest in the flows of one source. `receive` is called on the event loop, with each flow of the key."""
+    """Somebody's interest in the flows of one source. `receive` is called on the event loop with each flow of the key, and says whether
+    the flow is theirs: what nobody claims is kept for whoever registers later."""
 
     key: FlowKey
-    receive: Callable[[Flow], None]
+    receive: Callable[[Flow], bool]
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class _Gap:
 
 @dataclass(slots=True)
 class _Backlog:
-    """Flows that nobody had registered for yet: the news of a bound socket and its first flow travel different ways."""
+    """Flows that nobody has claimed yet: the news of a bound socket and its first flow travel different ways."""
 
     size: int
     _order: deque[tuple[FlowKey, flow_pb2.Flow]] = field(default_factory=deque)
@@ -84,19 +85,21 @@ class FlowFeed:
         margin: float = 10.0,
         retry: float = 1.0,
         backlog: int = 16_384,
+        whitelist: Sequence[flow_pb2.FlowFilter] = (),
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`margin` (s): how far before now the stream begins, which covers clocks apart and servers that subscribe late."""
+        """`margin` (s): how far before now the stream begins, which covers clocks apart and servers that subscribe late. `whitelist`
+        spares a busy cluster the flows that are certainly nobody's. `backlog`: how many unclaimed flows are kept."""
         self._observer = observer
         self._margin = int(margin * 1e9)
         self._retry = retry
+        self._whitelist = tuple(whitelist)
         self._clock = clock
         self._registrations: dict[FlowKey, list[Registration]] = {}
         self._backlog = _Backlog(backlog)
         self._lost: deque[LostEvents] = deque(maxlen=4096)
         self._gaps: list[_Gap] = []
         self._down: dict[str, _Gap] = {}
-        self._watchers: set[Callable[[], None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
         self._last_time = 0
@@ -130,7 +133,7 @@ class FlowFeed:
         if self._begun is not None and self._begun.done() and not self._begun.cancelled():
             self._begun.exception()  # told to whoever started us, or to nobody
 
-    def register(self, key: FlowKey, receive: Callable[[Flow], None]) -> Registration:
+    def register(self, key: FlowKey, receive: Callable[[Flow], bool]) -> Registration:
         """From now on `receive` gets each flow of this key, beginning with those that came too early."""
         registration = Registration(key, receive)
         self._registrations.setdefault(key, []).append(registration)
@@ -146,11 +149,6 @@ class FlowFeed:
             those.remove(registration)
             if not those:
                 del self._registrations[registration.key]
-
-    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """`wake` is called when events were lost or the stream broke. Returns what ends that."""
-        self._watchers.add(wake)
-        return lambda: self._watchers.discard(wake)
 
     def lost(self, started: int, ended: int) -> tuple[LostEvents, ...]:
         """What was lost that may have been of this window (ns since the epoch): lost events, gaps in the stream, nodes away."""
@@ -168,9 +166,18 @@ class FlowFeed:
     # The stream
 
     async def _follow(self) -> None:
+        try:
+            await self._follow_on()
+        except Exception as error:
+            # A fault of our own, or of a receiver: told by `close`, and until then no window may be believed.
+            self._break(f"the follower failed: {error!r}")
+            raise
+
+    async def _follow_on(self) -> None:
         since = self._clock() - self._margin
         while True:
             request = flows_request(follow=True, since=since)
+            request.whitelist.extend(self._whitelist)
             ask(request)
             call = self._observer.stream(request)
             metadata = asyncio.create_task(self._await_metadata(call))
@@ -222,11 +229,6 @@ class FlowFeed:
             # What was on its way when the stream broke may be lost as well: the gap begins with the last thing we know of.
             self._gaps.append(_Gap(reason, min(self._last_time or self._clock(), self._clock())))
         self.broken = reason
-        self._wake()
-
-    def _wake(self) -> None:
-        for wake in tuple(self._watchers):
-            wake()
 
     def _dispatch(self, response: observer_pb2.GetFlowsResponse) -> None:
         if response.HasField("flow"):
@@ -238,16 +240,14 @@ class FlowFeed:
 
     def _flow(self, message: flow_pb2.Flow) -> None:
         self.received += 1
+        self._last_time = time_of(message.time)
         for key in raw_keys(message):
             those = self._registrations.get(key)
-            if not those:
+            flow = flow_of(message) if those else None
+            # Everybody gets it: two probes may share a source, and only they know their destinations.
+            claims = [registration.receive(flow) for registration in tuple(those)] if those and flow is not None else []
+            if not any(claims):
                 self._backlog.add(key, message)
-                continue
-            flow = flow_of(message)
-            if flow is not None:
-                self._last_time = flow.time
-                for registration in tuple(those):
-                    registration.receive(flow)
 
     def _losses(self, response: observer_pb2.GetFlowsResponse) -> None:
         lost = lost_of(response.lost_events, response.node_name)
@@ -257,7 +257,6 @@ class FlowFeed:
             at = max(now, time_of(response.time))
             lost = LostEvents(lost.count, lost.source, lost.first or (self._last_time or now) - self._margin, lost.last or at, lost.node)
         self._lost.append(lost)
-        self._wake()
 
     def _nodes(self, status: relay_pb2.NodeStatusEvent) -> None:
         now = self._clock()
@@ -270,7 +269,6 @@ class FlowFeed:
                 self._down.setdefault(node, _Gap(status.message or "no reason given", now))
             elif status.state_change == relay_pb2.NODE_GONE:
                 self._down.pop(node, None)
-        self._wake()
 
 
 def raw_keys(message: flow_pb2.Flow) -> tuple[FlowKey, ...]:

@@ -8,7 +8,7 @@ are not the probe's own, with one exception: the L7 record of a response belongs
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -21,6 +21,7 @@ FlowKey: TypeAlias = tuple[Protocol, str, int, str, int]
 
 POLICY_DROPS = frozenset({DropReason.POLICY_DENIED, DropReason.POLICY_DENY})
 """Drops that no retry gets through. AUTH_REQUIRED is none of them: it is dropped only until the handshake is done."""
+L7_RESPONSE = 2
 _L4_EVENTS = frozenset({EventType.DROP, EventType.POLICY_VERDICT, EventType.TRACE, EventType.UNKNOWN})
 _PASSED = frozenset({FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED, FlowVerdict.AUDIT})
 
@@ -44,7 +45,8 @@ class Track:
     """How to recognise the flows of one probe. `destinations` are (address, port) in canonical spelling: what is dialled, then each
     backend it may be translated to. For ICMP the port is the type. Times are nanoseconds since the epoch."""
 
-    source: FiveTuple
+    bound: FiveTuple
+    key: FlowKey
     destinations: frozenset[tuple[str, int]]
     started: int
 
@@ -53,11 +55,7 @@ class Track:
         """`bound` is what the client's socket is bound to and dials; `alternatives` are where a service may send it."""
         destinations = {(canonical(bound.destination), bound.destination_port)}
         destinations.update((canonical(address), port) for address, port in alternatives)
-        return cls(bound, frozenset(destinations), started)
-
-    @property
-    def key(self) -> FlowKey:
-        return flow_key(self.source)
+        return cls(bound, flow_key(bound), frozenset(destinations), started)
 
     def owns(self, flow: Flow, *, ended: int | None = None, skew: int = 0) -> bool:
         """Whether the flow is this probe's own. `ended` is None while the probe is under way; `skew` allows for clocks apart (ns)."""
@@ -78,8 +76,17 @@ class Track:
         if flow.direction is not Direction.EGRESS or flow.destination.pod:
             return False
         # Towards a service's own address this is only the way to the backend.
-        dialled = (canonical(self.source.destination), self.source.destination_port)
+        dialled = (canonical(self.bound.destination), self.bound.destination_port)
         return len(self.destinations) == 1 or (canonical(flow.five_tuple.destination), flow.five_tuple.destination_port) != dialled
+
+    def complete(self, flows: Sequence[Flow]) -> bool:
+        """Whether these flows of an answered probe are all that is to come: it passed the last place, and where a proxy took it, the
+        proxy's record of the answer is there too; or a proxy denied it."""
+        if any(flow.l7 is not None and flow.dropped for flow in flows):
+            return True
+        redirected = {flow.direction for flow in flows if flow.l7 is None and flow.verdict is FlowVerdict.REDIRECTED}
+        recorded = {flow.direction for flow in flows if flow.l7 is not None and flow.l7.type == L7_RESPONSE}
+        return redirected <= recorded and any(map(self.final, flows))
 
 
 def forward(flow: Flow) -> tuple[FiveTuple, ...]:
