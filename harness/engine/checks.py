@@ -158,16 +158,20 @@ class _Resolver:
         return any(spec.replicas > 1 and sender.pod.ref in spec.pods() for spec in self._case.endpoints.values())
 
     def _pairs(self, source: Party, target: Target, family: Family, request: Request | None) -> Iterator[tuple[_End, _Door]]:
-        relative_target = target.party.kind is PartyKind.BUILTIN and target.party.name in _RELATIVE
-        relative_source = source.kind is PartyKind.BUILTIN and source.name in _RELATIVE
-        if relative_target:
+        if target.party.kind is PartyKind.BUILTIN and target.party.name in _RELATIVE:
             for sender in self._senders(source, family, None):
                 for door in self._built_in_doors(target, family, request, sender.node):
                     yield sender, door
             return
-        for door in self._targets(target, family, request):
-            node = next((end.node for _, end in door.behind if end.node), door.end.node)
-            for sender in self._senders(source, family, node if relative_source else None):
+        doors = self._targets(target, family, request)
+        if source.kind is PartyKind.BUILTIN and source.name in _RELATIVE:
+            for door in doors:
+                node = next((end.node for _, end in door.behind if end.node), door.end.node)
+                for sender in self._senders(source, family, node):
+                    yield sender, door
+            return
+        for sender in self._senders(source, family, None):
+            for door in doors:
                 yield sender, door
 
     # Sources
