@@ -1,0 +1,177 @@
+"""The plugin's options: where each is declared, and what is in force. Command line beats environment beats ini beats default."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--NAME`, the ini key `harness_NAME` and the environment variable `HARNESS_NAME`."""
+
+    name: str
+    metavar: str
+    help: str
+
+    @property
+    def dest(self) -> str:
+        return f"harness_{self.name.replace('-', '_')}"
+
+    @property
+    def variable(self) -> str:
+        return self.dest.upper()
+
+
+OPTIONS = (
+    Option(
+        "cluster", "NAME", "where the cases run: netns (a lab on this machine, the default), memory (the policy model only), kind, existing"
+    ),
+    Option("cilium-version", "VERSION", "the Cilium version that netns and memory behave as (default 1.20)"),
+    Option("hubble", "require|auto|off", "flows: require them (default), decide once at start, or judge by packets only"),
+    Option("timeout", "SECONDS", "how long a probe without a flow waits for its answer (default 1 in the lab, 3 on a cluster)"),
+    Option("hubble-listen", "HOST:PORT", "serve the lab's flows there too, for `hubble observe --server HOST:PORT`"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What is in force. `None` and '' mean: the cluster's default. `repeat` are the words that set the same on a command line."""
+
+    cluster: str
+    cilium: str
+    hubble: str | None
+    timeout: float | None
+    hubble_listen: str
+    keep: bool
+    repeat: tuple[str, ...]
+
+    def command(self, nodeid: str) -> str:
+        """The command that runs one test again as it ran."""
+        return shlex.join(["pytest", nodeid, *self.repeat])
+
+
+def as_typed(config: pytest.Config, nodeid: str) -> str:
+    """The node id as a user types it: its path from the directory in which pytest was called."""
+    path, separator, rest = nodeid.partition("::")
+    return os.path.relpath(config.rootpath / path, config.invocation_params.dir) + separator + rest
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Add the options. Where another plugin owns `--timeout` (pytest-timeout: seconds for a whole test), ours is only `--probe-timeout`."""
+    group = parser.getgroup("harness", "network policy cases (test_*.yaml)")
+    for option in OPTIONS:
+        names = [f"--{option.name}"]
+        if option.name == "timeout":
+            taken = importlib.util.find_spec("pytest_timeout") is not None
+            names = ["--probe-timeout"] if taken else ["--timeout", "--probe-timeout"]
+        group.addoption(*names, dest=option.dest, default=None, metavar=option.metavar, help=option.help)
+        parser.addini(option.dest, f"{option.help} (also {option.variable})", default="")
+    group.addoption(
+        "--keep", dest="harness_keep", action="store_true", help="after the last test keep its lab for a look, and say how to enter it"
+    )
+    group.addoption(
+        "--harness-jsonl",
+        dest="harness_jsonl",
+        metavar="FILE",
+        default=None,
+        help="write every event of the run to FILE, one JSON object a line",
+    )
+    group.addoption("--harness-html", dest="harness_html", metavar="FILE", default=None, help="write a self-contained HTML report to FILE")
+
+
+def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) -> RunOptions:
+    """What is in force. Raises `UsageError` naming the place that a wrong value came from."""
+    values: dict[str, Any] = {}
+    repeat: list[str] = []
+    for option in OPTIONS:
+        text, place = _given(option, config, environment)
+        if not text:
+            continue
+        try:
+            values[option.name] = _CHECKS[option.name](text)
+        except HarnessError as error:
+            raise UsageError(f"{place}: {error.message}", hint=error.hint) from None
+        if not place.startswith("ini"):
+            repeat.append(f"--{'probe-timeout' if option.name == 'timeout' else option.name}={text}")
+    keep = bool(config.getoption("harness_keep"))
+    if keep and config.getoption("numprocesses", None):
+        raise UsageError("--keep: there is one lab a worker, and no terminal in any of them", hint="run without -n, or with -n 0")
+    return RunOptions(
+        cluster=values.get("cluster", "netns"),
+        cilium=values.get("cilium-version", "1.20"),
+        hubble=values.get("hubble"),
+        timeout=values.get("timeout"),
+        hubble_listen=values.get("hubble-listen", ""),
+        keep=keep,
+        repeat=tuple(repeat),
+    )
+
+
+def _given(option: Option, config: pytest.Config, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The text, and the place that it comes from."""
+    if (text := config.getoption(option.dest)) is not None:
+        return str(text), f"--{option.name}"
+    if text := environment.get(option.variable, ""):
+        return text, f"environment variable {option.variable}"
+    return str(config.getini(option.dest)), f"ini {option.dest}"
+
+
+def _cluster(text: str) -> str:
+    from harness.clusters.open import check_cluster  # the contracts of all layers: not for projects that set nothing
+
+    check_cluster(text)
+    return text
+
+
+def _cilium(text: str) -> str:
+    from harness.clusters.open import check_cilium
+
+    check_cilium(text)
+    return text
+
+
+def _hubble(text: str) -> str:
+    return _one_of(text, ("require", "auto", "off"))
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 3600:
+        raise UsageError(f"{text!r} is no time-out", hint="a number of seconds, such as 2 or 0.5")
+    return seconds
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not port.isdigit() or not 0 <= int(port) < 65536 or (colon and not host):
+        raise UsageError(f"{text!r} is no address to listen at", hint="HOST:PORT or PORT, such as localhost:4245")
+    return text if colon else f"localhost:{port}"
+
+
+def _one_of(text: str, known: Sequence[str]) -> str:
+    if text not in known:
+        from harness.cases.suggest import did_you_mean
+
+        raise UsageError(f"unknown value {text!r}", hint=f"{did_you_mean(text, known)} (known: {', '.join(known)})")
+    return text
+
+
+_CHECKS: Mapping[str, Callable[[str], Any]] = {
+    "cluster": _cluster,
+    "cilium-version": _cilium,
+    "hubble": _hubble,
+    "timeout": _timeout,
+    "hubble-listen": _listen,
+}

@@ -1,0 +1,126 @@
+"""The end of the line, in the one process that reports: from what reports carry to the listeners, the terminal and JUnit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.plugin.carry import ACCOUNT, COMMAND, EVENTS, OPENING, UNKNOWN
+from harness.plugin.failure import FailureText
+from harness.plugin.options import as_typed
+
+if TYPE_CHECKING:
+    from harness.reports.account import Account
+    from harness.reports.listener import Listener
+    from harness.reports.tally import Tally
+
+CATEGORY = "unknown"
+
+
+class Reporting:
+    """A plugin of its own, on the controller only (without xdist: in the only process)."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.tally: Tally | None = None
+        self._listeners: list[Listener] = []
+        self._openings: set[str] = set()
+
+    def told(self, nodeid: str, events: Sequence[str], account: Account | None = None, command: str = "") -> None:
+        """Pass on what one test told. The listeners are made when there is something to tell for the first time."""
+        if not events:
+            return
+        from harness.engine.events import load
+        from harness.reports.listener import Told
+
+        if self.tally is None:
+            self._listen()
+        told = Told(nodeid, tuple(load(json.loads(each)) for each in events), account, command)
+        for listener in self._listeners:
+            listener.hear(told)
+
+    def _listen(self) -> None:
+        from harness.reports.tally import Tally
+
+        self.tally = Tally()
+        self._listeners = [self.tally]
+        if path := self.config.getoption("harness_jsonl"):
+            from harness.reports.jsonl import JsonLines
+
+            self._listeners.append(JsonLines(self._file(path)))
+        if path := self.config.getoption("harness_html"):
+            from harness.reports.html import HtmlReport
+
+            self._listeners.append(HtmlReport(self._file(path)))
+
+    def _file(self, path: str) -> Path:
+        return self.config.invocation_params.dir / path
+
+    # What reports carry
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        account = None
+        if text := getattr(report, ACCOUNT, ""):
+            from harness.reports.account import Account
+
+            account = Account.load(text)
+            if isinstance(report.longrepr, str):  # it came from a worker: colours and the one-line message are back
+                report.longrepr = FailureText(account)
+        self.told(report.nodeid, getattr(report, EVENTS, ()), account, getattr(report, COMMAND, ""))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+        del error
+        self.told("", getattr(node, "workeroutput", {}).get(EVENTS, ()))
+
+    # The category `unknown`
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
+        if getattr(report, UNKNOWN, False):
+            return CATEGORY, "U", (CATEGORY.upper(), {"yellow": True, "bold": True})
+        if opening := getattr(report, OPENING, ""):
+            if opening in self._openings:
+                return "", "", ""  # another worker has said so
+            self._openings.add(opening)
+        return None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+        """After pytest's short summary, the same for unknown outcomes: a line each."""
+        yield
+        unknown = terminalreporter.stats.get(CATEGORY, [])
+        if unknown and "f" in terminalreporter.reportchars:
+            if not any(terminalreporter.stats.get(each) for each in ("failed", "error")):
+                terminalreporter.write_sep("=", "short test summary info", cyan=True, bold=True)
+            for report in unknown:
+                terminalreporter.write(CATEGORY.upper(), yellow=True, bold=True)
+                message = report.longrepr.reprcrash.message if isinstance(report.longrepr, FailureText) else ""
+                terminalreporter.write_line(f" {as_typed(self.config, report.nodeid)}" + (f" - {message}" if message else ""))
+
+    def details(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Before the short summary, where pytest has told the failures: the unknown outcomes in full, and what the run amounts to."""
+        unknown = terminalreporter.stats.get(CATEGORY, [])
+        if unknown and self.config.getoption("tbstyle") not in ("no", "line"):
+            terminalreporter.write_sep("=", "UNKNOWN: the evidence does not suffice")
+            for report in unknown:
+                terminalreporter.write_sep("_", report.head_line or report.nodeid, yellow=True, bold=True)
+                report.toterminal(self.config.get_terminal_writer())
+        if self.tally is not None and (self.config.get_verbosity() >= 0 or self.tally.disagreements):
+            lines = list(self.tally.lines(full=self.config.get_verbosity() > 0))
+            terminalreporter.ensure_newline()
+            for line in lines:
+                for text, style in line:
+                    terminalreporter.write(text, **dict.fromkeys(style.split(), True))
+                terminalreporter.write_line("")
+
+    # The end
+
+    def pytest_unconfigure(self) -> None:
+        for listener in self._listeners:
+            listener.close()
