@@ -179,7 +179,11 @@ class FlowFeed:
             request = flows_request(follow=True, since=since)
             request.whitelist.extend(self._whitelist)
             ask(request)
-            call = self._observer.stream(request)
+            try:
+                call = self._observer.stream(request)
+            except grpc.aio.UsageError:
+                self._break("the connection was closed")
+                return
             metadata = asyncio.create_task(self._await_metadata(call))
             try:
                 async for response in call:
@@ -194,11 +198,11 @@ class FlowFeed:
                     self._begun.set_exception(failure)
                     return
             except asyncio.CancelledError:
-                if not self._cancelled():
-                    # The channel was closed under us; nothing comes any more.
-                    self._break("the connection was closed")
-                    return
-                raise
+                if self._cancelled():
+                    raise
+                # gRPC's way to say that the channel was closed under us; nothing comes any more.
+                self._break("the connection was closed")
+                return
             finally:
                 metadata.cancel()
                 call.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -165,10 +164,8 @@ class Observer:
             return await method(request, timeout=within, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             raise unavailable(self.target, error) from error
-        except asyncio.CancelledError:
-            if self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
-                raise FlowsUnavailableError(f"the connection to the Hubble Observer at {self.target} is closed") from None
-            raise
+        except grpc.aio.UsageError:
+            raise FlowsUnavailableError(f"the connection to the Hubble Observer at {self.target} is closed") from None
 
 
 def flows_request(

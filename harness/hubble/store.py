@@ -99,6 +99,7 @@ class FlowStore:
 
     @property
     def num_flows(self) -> int:
+        """How many events are here; lost events count too, as in Cilium."""
         return len(self._ring)
 
     @property
