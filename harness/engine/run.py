@@ -1,0 +1,182 @@
+"""Sends a phase's probes, once or until what was promised `within` a time holds, and judges them. Knows one case and one phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.cases.case import Action
+from harness.clusters.base import Cluster, Observation
+from harness.engine.checks import Check, Triple
+from harness.engine.judge import Evidence, answered, judge
+from harness.engine.outcome import CheckResult, Judgement, Outcome
+from harness.engine.predict import Predictor, disagreement
+from harness.model.probe import Ending, Probe
+from harness.probes.plan import Planned, Stamp, again, plan, rounds
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a case remembers from phase to phase: what its baseline stated and found, and what was ever seen answered."""
+
+    baseline: dict[Triple, str] = field(default_factory=dict)
+    """Each triple that the baseline stated, to what was wrong with it ('' where it passed)."""
+    seen_answered: set[Triple] = field(default_factory=set)
+
+    def state_baseline(self, check: Check, judgement: Judgement) -> None:
+        """Remember what the baseline found; one failure of a triple outweighs its passes."""
+        triple = check.triples[0]
+        if judgement.outcome is not Outcome.PASSED:
+            self.baseline[triple] = f"{triple} {judgement.outcome}: {judgement.why}"
+        else:
+            self.baseline.setdefault(triple, "")
+
+    def baseline_fault(self, check: Check) -> str:
+        return next((fault for triple in check.triples if (fault := self.baseline.get(triple, ""))), "")
+
+    def note_answer(self, check: Check, observation: Observation) -> None:
+        """The check's triple was seen answered; of a service's backends the one that did."""
+        self.seen_answered.add(check.triples[0])
+        if check.exchange is not None and len(check.triples) > 1:
+            for triple, server in zip(check.triples[1:], check.exchange.servers, strict=False):
+                if server.name == observation.result.server:
+                    self.seen_answered.add(triple)
+
+
+@dataclass(slots=True)
+class Round:
+    """One sending of checks: their probes with what was observed of each."""
+
+    planned: Mapping[int, Planned]
+    """By the check's place."""
+    observed: dict[int, Observation]
+    """By probe id."""
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prober:
+    """Sends and judges the checks of a phase on a cluster. `clock` counts seconds."""
+
+    cluster: Cluster
+    stamp: Stamp
+    memory: Memory
+    predictor: Predictor
+    flows_on: bool
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+    def run(self, checks: Sequence[Check], *, enforced_at: float, baseline: bool = False) -> list[CheckResult]:
+        """The results, in the order of the checks. `enforced_at` is when the phase's policies were, by `clock`."""
+        liveness = any(check.expectation.action is Action.DENY for check in checks)
+        wanted = {index: check.exchange for index, check in enumerate(checks) if check.exchange is not None}
+        made = plan(wanted.values(), self.stamp, liveness=liveness)
+        sent = self._send(dict(zip(wanted, made.exchanges, strict=True)), made.rounds, {})
+        judged = {index: (self._evidence(check, sent, index, baseline=baseline), sent) for index, check in enumerate(checks)}
+        outcomes = {index: self._judge(check, judged[index][0]) for index, check in enumerate(checks)}
+        self._insist(checks, judged, outcomes, enforced_at, baseline=baseline)
+        for index, check in enumerate(checks):
+            observation = judged[index][0].observation
+            if observation is not None and answered(observation):
+                self.memory.note_answer(check, observation)
+            if baseline:
+                self.memory.state_baseline(check, outcomes[index])
+        return [
+            self._result(check, judged[index][0], outcomes[index], judged[index][1].started - enforced_at)
+            for index, check in enumerate(checks)
+        ]
+
+    def _insist(
+        self,
+        checks: Sequence[Check],
+        judged: dict[int, tuple[Evidence, Round]],
+        outcomes: dict[int, Judgement],
+        enforced_at: float,
+        *,
+        baseline: bool,
+    ) -> None:
+        """Send again what was promised within a time and does not hold yet, until it does or the time is up."""
+        waits = [0.01, 0.02, 0.05, 0.1, 0.2]
+        while not self.cluster.simulated:  # the model does not change its mind with time
+            now = self.clock() - enforced_at
+            pending = [
+                index
+                for index, check in enumerate(checks)
+                if outcomes[index].outcome is not Outcome.PASSED and check.exchange is not None and now < (check.expectation.within or 0.0)
+            ]
+            if not pending:
+                return
+            self.pause(waits.pop(0) if len(waits) > 1 else waits[0])
+            fresh = {index: again(judged[index][1].planned[index], self.stamp) for index in pending}
+            proofs = {id_: seen for index in pending for id_, seen in judged[index][1].observed.items() if seen.probe.liveness}
+            sent = self._send(fresh, rounds(tuple(fresh.values())), proofs)
+            for index in pending:
+                evidence = self._evidence(checks[index], sent, index, baseline=baseline)
+                judged[index] = (evidence, sent)
+                outcomes[index] = self._judge(checks[index], evidence)
+
+    def _send(self, planned: Mapping[int, Planned], order: Iterable[Sequence[Probe]], known: Mapping[int, Observation]) -> Round:
+        """Send round by round. A probe whose lookup did not resolve is not sent: its client would not know where to."""
+        started = self.clock()
+        observed = dict(known)
+        lookups = {each.probe.id: each.lookup.id for each in planned.values() if each.lookup is not None}
+        for round_ in order:
+            batch = [probe for probe in round_ if not (probe.id in lookups and not _resolved(observed.get(lookups[probe.id])))]
+            for observation in self.cluster.probe(batch) if batch else ():
+                observed[observation.probe.id] = observation
+        return Round(planned, observed, started)
+
+    def _evidence(self, check: Check, sent: Round, index: int, *, baseline: bool) -> Evidence:
+        planned = sent.planned.get(index)
+        if planned is None:
+            return Evidence(check.expectation, None, flows_on=self.flows_on)
+        alive, why = _alive(planned, sent.observed)
+        return Evidence(
+            check.expectation,
+            sent.observed.get(planned.probe.id),
+            lookup=sent.observed.get(planned.lookup.id) if planned.lookup else None,
+            alive=alive,
+            alive_why=why,
+            baseline="" if baseline else self.memory.baseline_fault(check),
+            flows_on=self.flows_on,
+        )
+
+    def _judge(self, check: Check, evidence: Evidence) -> Judgement:
+        return Judgement(Outcome.UNKNOWN, 1, check.fault) if check.fault else judge(evidence)
+
+    def _result(self, check: Check, evidence: Evidence, judgement: Judgement, seconds: float) -> CheckResult:
+        prediction = self.predictor.predict(check, evidence.observation)
+        expectation = check.expectation
+        held = expectation.within is not None and judgement.outcome is Outcome.PASSED
+        return CheckResult(
+            expectation=expectation,
+            action=expectation.action,
+            source=check.source,
+            target=check.target,
+            judgement=judgement,
+            observations=tuple(each for each in (evidence.lookup, evidence.observation) if each is not None),
+            prediction=prediction,
+            disagreement=disagreement(prediction, evidence, judgement),
+            unproven=expectation.action is Action.DENY and self.memory.seen_answered.isdisjoint(check.triples),
+            enforced_after=max(0.0, seconds) if held else None,
+        )
+
+
+def _resolved(lookup: Observation | None) -> bool:
+    return lookup is not None and lookup.result.ending is Ending.ANSWERED and lookup.result.status in (None, 0)
+
+
+def _alive(planned: Planned, observed: Mapping[int, Observation]) -> tuple[bool | None, str]:
+    """Whether every server that could answer proved its life; None where none was asked."""
+    if not planned.life:
+        return None, ""
+    for probe in planned.life:
+        seen = observed.get(probe.id)
+        name = ", ".join(probe.expected_servers) or probe.address
+        if seen is None:
+            return False, f"nothing came back of the probe from inside {name}"
+        if not answered(seen):
+            detail = f" ({seen.result.detail})" if seen.result.detail else ""
+            return False, f"from inside {name}, its own port {probe.port}/{probe.protocol} ended {seen.result.ending}{detail}"
+    return True, ""
