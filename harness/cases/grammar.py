@@ -273,6 +273,8 @@ def _request(text: str, start: int) -> Request:
 
 
 def _no_request(word: str, start: int) -> GrammarError:
+    if word == "->":
+        return GrammarError("a second `->`", start, 2, "an expectation has one; write two of them")
     if word.upper() in _METHODS:
         return GrammarError(f"`{word}` is no HTTP method", start, len(word), f"did you mean `{word.upper()}`?")
     if ":" in word or word == "any":

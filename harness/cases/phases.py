@@ -37,10 +37,12 @@ def resolve_phases(model: CaseModel, names: Names, folder: Path, manifests: Mani
     for index, (name, raw, objects) in enumerate(loaded):
         _check_says_something(name, raw)
         groups.add(objects)
-        elsewhere = _elsewhere(index, [str(each) for each in model.phases], applied, in_force)
+        titles = [str(each) for each in model.phases]
+        elsewhere = _elsewhere(index, titles, applied, in_force)
         remove = tuple(find_policy(each, in_force.policies, where="in force before this phase", elsewhere=elsewhere) for each in raw.remove)
         _check_twice(raw.remove, remove)
         in_force = in_force.change(remove, applied[index])
+        elsewhere = {**_elsewhere(index, titles, applied, in_force), **dict.fromkeys(remove, "it is removed in this phase")}
         groups.check(in_force, str(name))
         inert, rejected = _declared(raw, in_force, elsewhere)
         for each in rejected:
