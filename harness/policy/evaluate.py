@@ -1,0 +1,146 @@
+"""The policy verdict of one unit of traffic, from a cluster's state and the policies in force. Pure; answers are cached.
+
+What is decided is a matter of identities: each side's endpoint has a table (`subjects`), looked up for the peer's identity (`table`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.errors import ScenarioError
+from harness.model.cluster import ClusterState, Pod
+from harness.model.traffic import Direction, Entity, EntityName, External, Peer, PodRef, Protocol, Request, Traffic
+from harness.model.verdict import Decision, DirectionVerdict, L7Decision, PolicyRef, PolicyStatus, PolicyVerdict
+from harness.policy.identities import IdentityTable
+from harness.policy.l7 import answer
+from harness.policy.repository import Repository, prefixes_of
+from harness.policy.rules import Parser
+from harness.policy.status import policy_status
+from harness.policy.subjects import Subject, Subjects
+from harness.policy.table import DirectionTable, Outcome, decide
+
+NOT_APPLICABLE = DirectionVerdict(Decision.NOT_APPLICABLE)
+_OPEN = DirectionVerdict(Decision.ALLOW)
+_OPEN_L7 = DirectionVerdict(Decision.ALLOW, l7=L7Decision.ALLOW)
+
+
+class Evaluator:
+    """Answers for one cluster state under one repository. `learned` are names that DNS taught: address to names."""
+
+    def __init__(self, state: ClusterState, repository: Repository, learned: Mapping[str, Iterable[str]] | None = None) -> None:
+        self.state = state
+        self.repository = repository
+        self.options = repository.options
+        rules = [rule for policy in repository.enforced for rule in policy.rules]
+        used = {prefix for policy in repository.enforced for prefix in prefixes_of(policy)}
+        numbers = {prefix: offset for prefix, offset in repository.numbers.items() if prefix in used}
+        self.identities = IdentityTable(state, self.options, numbers, learned or {})
+        self.subjects = Subjects(state, self.identities, rules, self.options)
+        self._pods: dict[PodRef, Pod] = {pod.ref: pod for pod in state.pods}
+        self._nodes = sorted({*state.nodes, *(pod.node for pod in state.pods)})
+        self._decided: dict[tuple[int, int, int, int], tuple[DirectionVerdict, Outcome | None]] = {}
+
+    def verdict(self, traffic: Traffic) -> PolicyVerdict:
+        """What policy decides. ScenarioError if a pod is not in the state."""
+        return PolicyVerdict(egress=self.direction(traffic, Direction.EGRESS), ingress=self.direction(traffic, Direction.INGRESS))
+
+    def direction(self, traffic: Traffic, direction: Direction) -> DirectionVerdict:
+        """One side: egress is decided at the source, ingress at the destination."""
+        egress = direction is Direction.EGRESS
+        mine, other = (traffic.source, traffic.destination) if egress else (traffic.destination, traffic.source)
+        subject = self.subject(mine, other)
+        if subject is None:
+            self.position(other, "")  # an unknown pod is an error on either side
+            return NOT_APPLICABLE
+        table = self.subjects.table(subject, direction)
+        position = self.position(other, subject.node)
+        return self.decided(table, position, traffic.protocol, traffic.port, traffic.request)
+
+    def decided(
+        self, table: DirectionTable, position: int, protocol: Protocol, port: int, request: Request | None = None
+    ) -> DirectionVerdict:
+        """What a table says about a peer (the position of its identity), protocol and port."""
+        if not table.enforced:
+            return _OPEN_L7 if request is not None else _OPEN
+        key = (table.key, position, protocol.number, port)
+        found = self._decided.get(key)
+        if found is None:
+            found = self._decided[key] = self._decide(table, position, protocol.number, port)
+        verdict, outcome = found
+        if request is None or outcome is None or verdict.decision is not Decision.ALLOW:
+            return verdict
+        reply = answer(outcome.allows, request)
+        return DirectionVerdict(
+            verdict.decision,
+            verdict.rules,
+            enforced=True,
+            selecting=verdict.selecting,
+            l7=reply.decision,
+            redirected=verdict.redirected,
+            note=reply.note,
+        )
+
+    def _decide(self, table: DirectionTable, position: int, protocol: int, port: int) -> tuple[DirectionVerdict, Outcome | None]:
+        if table.error:
+            return DirectionVerdict(Decision.ERROR, enforced=True, selecting=table.selecting, note=table.error), None
+        matching = [each for each in table.for_peer(position) if each.entry.covers(protocol, port)]
+        outcome = decide(matching, table.default, self.options)
+        verdict = DirectionVerdict(
+            outcome.decision,
+            outcome.rules,
+            enforced=True,
+            selecting=table.selecting,
+            redirected=outcome.parser is not Parser.NONE,
+            note=outcome.note,
+        )
+        return verdict, outcome
+
+    def subject(self, peer: Peer, other: Peer) -> Subject | None:
+        """The endpoint that policy is enforced for at this end, or None. `other` tells which node `host` is."""
+        match peer:
+            case PodRef():
+                pod = self.pod(peer)
+                return self.subjects.hosts.get(pod.node) if pod.host_network else self.subjects.pods.get(peer)
+            case Entity(EntityName.HOST):
+                return self.subjects.hosts.get(self._node(other))
+            case Entity(EntityName.REMOTE_NODE):
+                elsewhere = [node for node in self._nodes if node != self._node(other)]
+                return self.subjects.hosts.get(elsewhere[0]) if len(elsewhere) == 1 else None
+            case Entity(name):
+                return self.subjects.entities.get(name)
+            case External():
+                return None
+
+    def position(self, peer: Peer, node: str) -> int:
+        """The position of a peer's identity, seen from a node ('' where it does not matter)."""
+        match peer:
+            case PodRef():
+                pod = self.pod(peer)
+                if not pod.host_network:
+                    return self.identities.pods[peer]
+                return self._node_position(pod.node, node)
+            case Entity(EntityName.REMOTE_NODE):
+                elsewhere = [each for each in self._nodes if each != node]
+                return self._node_position(elsewhere[0], node) if elsewhere else self.identities.entities[EntityName.REMOTE_NODE]
+            case Entity(name):
+                return self.identities.entities[name]
+            case External(address):
+                return self.identities.of_address(address)
+
+    def _node_position(self, node: str, seen_from: str) -> int:
+        if node == seen_from:
+            return self.identities.entities[EntityName.HOST]
+        return self.identities.remote_nodes.get(node, self.identities.entities[EntityName.REMOTE_NODE])
+
+    def _node(self, peer: Peer) -> str:
+        return self.pod(peer).node if isinstance(peer, PodRef) else ""
+
+    def pod(self, ref: PodRef) -> Pod:
+        try:
+            return self._pods[ref]
+        except KeyError:
+            raise ScenarioError(f"there is no pod {ref}", hint=f"There are {', '.join(map(str, self._pods)) or 'none'}.") from None
+
+    def status(self, ref: PolicyRef) -> PolicyStatus:
+        """How a policy stands: refused, what it selects, why it does nothing."""
+        return policy_status(ref, self.repository, self.subjects)

@@ -1,0 +1,302 @@
+"""Scenarios of `harness predict --scenarios` as values: decoding of the input, encoding of the answer. Pure; the stream is elsewhere.
+
+The format is fixed; unknown keys are ignored so that test vectors may carry expectations beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from harness.errors import HarnessError, ScenarioError
+from harness.model.cluster import LOCAL_CLUSTER, CIDRGroup, ClusterState, ContainerPort, ExternalHost, Pod, Service, ServicePort
+from harness.model.traffic import Entity, EntityName, External, Peer, PodRef, Protocol, Request, RequestKind, Traffic
+from harness.model.verdict import Decision, L7Decision, PolicyVerdict
+from harness.policy.evaluate import Evaluator
+from harness.policy.options import DEFAULT_CILIUM, OPTION_NAMES, Options
+from harness.policy.repository import Repository
+from harness.policy.schema import is_array
+
+Object: TypeAlias = Mapping[str, Any]
+
+_PROTOCOLS = {each.value.upper(): each for each in Protocol}
+_ENTITIES = {each.value: Entity(each) for each in EntityName}
+
+
+@dataclass(slots=True)
+class Scenario:
+    """A cluster, its policies, and flows to answer. The flows stay as they came: each is decoded when it is answered."""
+
+    id: Any
+    evaluator: Evaluator
+    flows: Sequence[Any]
+    _ends: dict[str, Peer] = field(default_factory=dict)
+    _answers: dict[tuple[str, str, str, int], dict[str, str]] = field(default_factory=dict)
+
+    def answer(self, flow: Any) -> dict[str, str]:
+        """The verdict of one flow. ScenarioError if it is malformed."""
+        if isinstance(flow, dict) and "http" not in flow and "dns" not in flow and "sni" not in flow:
+            # The usual case, and the one that comes a hundred thousand times.
+            try:
+                key = (flow["src"], flow["dst"], flow["protocol"], flow["port"])
+                found = self._answers.get(key)
+            except (KeyError, TypeError):
+                found, key = None, None
+            if found is not None and type(flow["port"]) is int:
+                return found
+            verdict = encode(self.evaluator.verdict(self.traffic(flow)))
+            if key is not None:
+                self._answers[key] = verdict
+            return verdict
+        return encode(self.evaluator.verdict(self.traffic(flow)), asked=True)
+
+    def traffic(self, flow: Any) -> Traffic:
+        if not isinstance(flow, Mapping):
+            raise ScenarioError("a flow is an object with src, dst, protocol and port")
+        protocol = _PROTOCOLS.get(_text(flow, "protocol", "flow").upper())
+        if protocol is None:
+            raise ScenarioError(f"protocol {flow['protocol']!r} is not known", hint=f"Use one of {', '.join(Protocol)}.")
+        port = flow.get("port")
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+            raise ScenarioError(f"port {port!r} is not a number from 0 to 65535")
+        return Traffic(self._end(_text(flow, "src", "flow")), self._end(_text(flow, "dst", "flow")), protocol, port, _request(flow))
+
+    def _end(self, text: str) -> Peer:
+        found = self._ends.get(text)
+        if found is None:
+            found = self._ends[text] = peer(text)
+        return found
+
+    @property
+    def policy_errors(self) -> dict[str, str]:
+        return {str(ref): str(error) for ref, error in self.evaluator.repository.errors.items()}
+
+
+def peer(text: str) -> Peer:
+    """`ns/pod`, `world:IP` or an entity's name."""
+    entity = _ENTITIES.get(text)
+    if entity is not None:
+        return entity
+    if text.startswith("world:"):
+        try:
+            return External(text.removeprefix("world:"))
+        except ValueError:
+            raise ScenarioError(f"{text!r} does not hold an IP address") from None
+    namespace, slash, name = text.partition("/")
+    if not slash or not namespace or not name:
+        raise ScenarioError(f"{text!r} is no end of a flow", hint=f"Use ns/pod, world:IP or one of {', '.join(_ENTITIES)}.")
+    return PodRef(namespace, name)
+
+
+def encode(verdict: PolicyVerdict, *, asked: bool = False) -> dict[str, str]:
+    """The answer for one flow; `l7` only where it was asked for."""
+    found = {"ingress": verdict.ingress.decision.value, "egress": verdict.egress.decision.value}
+    if asked:
+        found["l7"] = verdict.l7.value
+    found["verdict"] = verdict.verdict.value
+    return found
+
+
+def decode_scenario(document: Any) -> Scenario:
+    """A scenario from its JSON value. ScenarioError where it is malformed; refused policies are part of the answer instead."""
+    if not isinstance(document, Mapping):
+        raise ScenarioError("a scenario is a JSON object")
+    options = _options(document)
+    try:
+        state = _state(document)
+    except ValueError as error:
+        raise ScenarioError(f"the cluster is malformed: {error}") from error
+    flows = _list(document, "flows", "the scenario")
+    policies = _list(document, "policies", "the scenario")
+    for each in policies:
+        if not isinstance(each, Mapping):
+            raise ScenarioError("a policy is a Kubernetes object")
+    repository = Repository.empty(options).change(apply=policies)
+    return Scenario(document.get("id"), Evaluator(state, repository), flows)
+
+
+def run_scenario(document: Any) -> tuple[dict[str, Any], bool]:
+    """The line to write for one scenario, and whether everything in it was well-formed."""
+    try:
+        scenario = decode_scenario(document)
+    except HarnessError as error:
+        return {"id": document.get("id") if isinstance(document, Mapping) else None, "error": one_line(error)}, False
+    verdicts: list[dict[str, str]] = []
+    clean = True
+    for flow in scenario.flows:
+        try:
+            verdicts.append(scenario.answer(flow))
+        except HarnessError as error:
+            verdicts.append({"error": one_line(error)})
+            clean = False
+    return {"id": scenario.id, "policy_errors": scenario.policy_errors, "verdicts": verdicts}, clean
+
+
+def one_line(error: HarnessError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _options(document: Object) -> Options:
+    given = document.get("options") or {}
+    if not isinstance(given, Mapping):
+        raise ScenarioError("options is an object")
+    settings: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "cilium":
+            continue
+        if name == "names":
+            settings["names_unknown"] = value == "unknown"
+        elif name == "cidrMatchMode":
+            settings["cidr_match_mode"] = frozenset([value] if isinstance(value, str) else value)
+        elif name in OPTION_NAMES:
+            if not isinstance(value, str if name == "clusterName" else bool):
+                raise ScenarioError(f"option {name} cannot be {value!r}")
+            settings[OPTION_NAMES[name]] = value
+        else:
+            known = ", ".join(sorted(["cilium", "names", "cidrMatchMode", *OPTION_NAMES]))
+            raise ScenarioError(f"there is no option {name!r}", hint=f"There are {known}.")
+    enforcement = document.get("enforcement") or "default"
+    return Options.of(str(given.get("cilium") or DEFAULT_CILIUM), enforcement=enforcement, **settings)
+
+
+def _state(document: Object) -> ClusterState:
+    namespaces = document.get("namespaces") or {}
+    if not isinstance(namespaces, Mapping):
+        raise ScenarioError("namespaces is an object of objects")
+    return ClusterState(
+        namespaces={name: _labels(labels, f"namespace {name}") for name, labels in namespaces.items()},
+        pods=tuple(map(_pod, _list(document, "pods", "the scenario"))),
+        externals=tuple(
+            ExternalHost(str(each.get("name") or ""), _text(each, "ip", "external"), kube_apiserver=bool(each.get("kubeAPIServer")))
+            for each in _objects(document, "externals", "the scenario")
+        ),
+        services=tuple(map(_service, _objects(document, "services", "the scenario"))),
+        cidr_groups=tuple(
+            CIDRGroup(
+                _text(each, "name", "CIDR group"),
+                tuple(_list(each, "cidrs", "CIDR group")),
+                _labels(each.get("labels"), "CIDR group"),
+            )
+            for each in _objects(document, "cidrGroups", "the scenario")
+        ),
+        nodes={name: _labels(labels, f"node {name}") for name, labels in (document.get("nodes") or {}).items()},
+    )
+
+
+def _pod(item: Any) -> Pod:
+    if not isinstance(item, Mapping):
+        raise ScenarioError("a pod is an object with namespace and name")
+    ref = PodRef(_text(item, "namespace", "pod"), _text(item, "name", "pod"))
+    account = item.get("serviceAccount")
+    if account is not None and not isinstance(account, str):
+        raise ScenarioError(f"pod {ref}: serviceAccount is text or null")
+    return Pod(
+        ref,
+        _labels(item.get("labels"), f"pod {ref}"),
+        str(item.get("node") or ""),
+        account,
+        tuple(_container_port(each, f"pod {ref}") for each in _objects(item, "ports", f"pod {ref}")),
+        str(item.get("cluster") or LOCAL_CLUSTER),
+        bool(item.get("hostNetwork")),
+    )
+
+
+def _container_port(item: Object, where: str) -> ContainerPort:
+    port, name = item.get("port"), item.get("name")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port <= 65535:
+        raise ScenarioError(f"{where}: port {port!r} is not a number from 1 to 65535")
+    return ContainerPort(port, _protocol(item, where), None if name is None else str(name))
+
+
+def _protocol(item: Object, where: str) -> Protocol:
+    text = item.get("protocol") or "TCP"
+    protocol = _PROTOCOLS.get(str(text).upper())
+    if protocol is None:
+        raise ScenarioError(f"{where}: protocol {text!r} is not known")
+    return protocol
+
+
+def _service(item: Object) -> Service:
+    name = _text(item, "name", "service")
+    ports = []
+    for each in _objects(item, "ports", f"service {name}"):
+        port = each.get("port") or 0
+        ports.append(ServicePort(port, each.get("targetPort") or port, _protocol(each, f"service {name}"), each.get("name")))
+    return Service(
+        _text(item, "namespace", "service"),
+        name,
+        _labels(item.get("selector"), f"service {name}") or None,
+        tuple(ports),
+        _labels(item.get("labels"), f"service {name}"),
+        backends=tuple(_list(item, "backends", f"service {name}")),
+    )
+
+
+def _request(flow: Object) -> Request | None:
+    kinds = [kind for kind in ("http", "dns", "sni") if flow.get(kind) is not None]
+    if not kinds:
+        return None
+    if len(kinds) > 1:
+        raise ScenarioError(f"a flow carries one of http, dns and sni, not {' and '.join(kinds)}")
+    value = flow[kinds[0]]
+    if kinds[0] != "http":
+        if not isinstance(value, str):
+            raise ScenarioError(f"{kinds[0]} is a name")
+        return Request(RequestKind.LOOKUP if kinds[0] == "dns" else RequestKind.TLS, name=value)
+    if not isinstance(value, Mapping):
+        raise ScenarioError("http is an object with method, path, host and headers")
+    return Request(
+        RequestKind.HTTP,
+        method=str(value.get("method") or "GET"),
+        path=str(value.get("path") or "/"),
+        host=str(value.get("host") or ""),
+        headers=_headers(value.get("headers") or {}),
+    )
+
+
+def _headers(value: Any) -> tuple[tuple[str, str], ...]:
+    """An object of names to values (or lists of values), or a list of pairs."""
+    if isinstance(value, Mapping):
+        pairs: Iterable[Any] = ((name, each) for name, found in value.items() for each in (found if is_array(found) else (found,)))
+    elif is_array(value) and all(is_array(each) and len(each) == 2 for each in value):
+        pairs = value
+    else:
+        raise ScenarioError("headers is an object of names to values")
+    return tuple((str(name), str(each)) for name, each in pairs)
+
+
+def _text(item: Object, key: str, where: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value:
+        raise ScenarioError(f"{where}: {key} must be text, not {value!r}")
+    return value
+
+
+def _list(item: Object, key: str, where: str) -> Sequence[Any]:
+    value = item.get(key)
+    if value is None:
+        return ()
+    if not is_array(value):
+        raise ScenarioError(f"{where}: {key} must be a list")
+    found: Sequence[Any] = value
+    return found
+
+
+def _objects(item: Object, key: str, where: str) -> Sequence[Object]:
+    found = _list(item, key, where)
+    for each in found:
+        if not isinstance(each, Mapping):
+            raise ScenarioError(f"{where}: {key} must be a list of objects")
+    return found
+
+
+def _labels(value: Any, where: str) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and isinstance(each, str) for key, each in value.items()):
+        raise ScenarioError(f"{where}: labels must be text to text")
+    return dict(value)
+
+
+__all__ = ["Decision", "L7Decision", "Scenario", "decode_scenario", "encode", "peer", "run_scenario"]
