@@ -62,7 +62,7 @@ def check_cluster(name: str) -> None:
 
 def check_cilium(version: str) -> None:
     """Raise `UsageError` for a Cilium version that the policy model does not know."""
-    if ".".join(version.split(".")[:2]) not in SUPPORTED:
+    if ".".join(version.removeprefix("v").split(".")[:2]) not in SUPPORTED:
         raise UsageError(f"the policy model does not know Cilium {version!r}", hint=_hint(version, SUPPORTED))
 
 

@@ -80,10 +80,10 @@ class _End:
         return "" if self.site.kind == "pod" else self.address or ""
 
     def peer(self, other_node: str | None) -> Peer:
-        """A pod is itself. A node, and what shares its network, is `host` to its own pods and `remote-node` to others."""
+        """A pod is itself. A node is `host` to its own pods and `remote-node` to others."""
         if self.fixed is not None:
             return self.fixed
-        if self.pod is not None and not self.pod.host_network:
+        if self.pod is not None:
             return self.pod.ref
         return Entity(EntityName.HOST if other_node in (None, self.node) else EntityName.REMOTE_NODE)
 

@@ -26,11 +26,11 @@ _REASONS = {Decision.DEFAULT_DENY: Reason.DEFAULT_DENY, Decision.DENY_RULE: Reas
 
 def model_options(capabilities: Capabilities) -> Options:
     """The model's switches for a cluster, from what it says it has."""
-    return Options(
-        cilium=".".join(capabilities.cilium.split(".")[:2]),
+    return Options.of(
+        capabilities.cilium,
         host_firewall="host-firewall" in capabilities.features,
         ipv6="ipv6" in capabilities.features,
-        auth_enabled="auth" in capabilities.features,
+        auth_enabled="spire" in capabilities.features,
     )
 
 

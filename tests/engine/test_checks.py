@@ -121,10 +121,9 @@ def test_a_bare_node_answers_by_its_own_name(found):
     assert [server.name for server in check.exchange.servers] == ["node-a"]
 
 
-def test_a_host_network_pod_is_host_to_its_neighbours_and_remote_node_to_others(found):
+def test_a_host_network_pod_sends_from_itself_and_the_model_knows_its_node(found):
     there, here = found("allow: agent -> backend:8080", "allow: agent -> far:9000")[1:]
-    assert there.traffic[0].source == Entity(EntityName.REMOTE_NODE)
-    assert here.traffic[0].source == Entity(EntityName.HOST)
+    assert there.traffic[0].source == here.traffic[0].source == PodRef("shop", "agent")
     assert there.exchange.site == Site("pod", "shop/agent")
 
 

@@ -55,7 +55,7 @@ class MemoryCluster:
 
     def __init__(self, *, cilium: str = DEFAULT_CILIUM, flows: bool = True) -> None:
         self.capabilities = Capabilities(cilium, FEATURES, LACKING)
-        self._options = Options(cilium=".".join(cilium.split(".")[:2]), host_firewall=True)
+        self._options = Options.of(cilium, host_firewall=True)
         self._with_flows = flows
         self._revision = 0
         self._turns = count()

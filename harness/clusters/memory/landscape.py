@@ -42,7 +42,7 @@ class Machine:
 
     def peer(self, other: Machine, family: Family) -> Peer:
         """What policy sees, from `other`'s point of view: a node is `host` to what runs on it, else `remote-node`."""
-        if self.pod is not None and not self.pod.host_network:
+        if self.pod is not None:
             return self.pod.ref
         if self.node is not None:
             return Entity(EntityName.HOST if other.node in (None, self.node) else EntityName.REMOTE_NODE)
