@@ -8,7 +8,6 @@ import heapq
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -19,6 +18,9 @@ from harness.hubble.match import Track, stops
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Ending, Probe, ProbeResult
 from harness.probes.agent import Agent, Bound
+
+_FAREWELL = 1.0
+"""How long an agent may take to end after its last result (s)."""
 
 
 @dataclass(slots=True)
@@ -90,9 +92,13 @@ class _Run:
 
     async def close(self) -> None:
         if self._pump is not None:
+            if not self._watches:
+                # Every result is in: the agent is about to end by itself, and may be tidying up.
+                await asyncio.wait((self._pump,), timeout=_FAREWELL)
             self._pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._pump
+            await asyncio.wait((self._pump,))
+            if not self._pump.cancelled():
+                self._pump.result()
         for watch in self._watches.values():
             self._unregister(watch)
 

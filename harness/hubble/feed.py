@@ -124,12 +124,13 @@ class FlowFeed:
             raise
 
     async def close(self) -> None:
-        """Stop following. The Observer stays open. Idempotent."""
+        """Stop following. The Observer stays open. Idempotent. Raises what the follower failed by, if it was a fault of its own."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.result()
         if self._begun is not None and self._begun.done() and not self._begun.cancelled():
             self._begun.exception()  # told to whoever started us, or to nobody
 

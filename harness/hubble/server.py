@@ -26,6 +26,8 @@ from harness.hubble.proto import SERVICE, flow_pb2, observer_pb2, relay_pb2
 from harness.hubble.store import Entry, FlowStore, Reader
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_SERVING = b"\x08\x01"
+"""A HealthCheckResponse with status SERVING."""
 
 __all__ = ["FlowServer", "FlowStore", "serve"]
 
@@ -59,7 +61,7 @@ async def serve(
     """
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     service = _Observer(store, tuple(nodes), namespaces, version, cluster)
-    server.add_generic_rpc_handlers((service.handler(),))
+    server.add_generic_rpc_handlers((service.handler(), _health()))
     bound: list[str] = []
     # A socket file left by a killed process would refuse the bind.
     _remove_sockets(addresses)
@@ -81,6 +83,15 @@ def _remove_sockets(addresses: Iterable[str]) -> None:
     for address in addresses:
         if address.startswith("unix:"):
             Path(address.removeprefix("unix:").removeprefix("//")).unlink(missing_ok=True)
+
+
+def _health() -> grpc.GenericRpcHandler[Any, Any]:
+    """grpc.health.v1, which `hubble status` asks first: always serving, for a server that is there."""
+
+    async def check(_request: Any, _context: _Context) -> bytes:
+        return _SERVING
+
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(check)})
 
 
 def _nothing(data: bytes) -> bytes:
