@@ -61,6 +61,14 @@ class LabelSelector:
     """Requirements, all of which must hold: those of matchLabels by key, then matchExpressions in order. Empty: everything."""
 
     requirements: tuple[Requirement, ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+    """Kept: selectors are keys everywhere."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.requirements))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def is_wildcard(self) -> bool:

@@ -6,50 +6,95 @@ The format is fixed; unknown keys are ignored so that test vectors may carry exp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from harness.errors import HarnessError, ScenarioError
 from harness.model.cluster import LOCAL_CLUSTER, CIDRGroup, ClusterState, ContainerPort, ExternalHost, Pod, Service, ServicePort
-from harness.model.traffic import Entity, EntityName, External, Peer, PodRef, Protocol, Request, RequestKind, Traffic
-from harness.model.verdict import Decision, L7Decision, PolicyVerdict
+from harness.model.traffic import Direction, Entity, EntityName, External, Peer, PodRef, Protocol, Request, RequestKind, Traffic
+from harness.model.verdict import Decision, DirectionVerdict, PolicyVerdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, OPTION_NAMES, Options
 from harness.policy.repository import Repository
 from harness.policy.schema import is_array
+from harness.policy.table import DirectionTable
 
 Object: TypeAlias = Mapping[str, Any]
 
 _PROTOCOLS = {each.value.upper(): each for each in Protocol}
+_NUMBERS = {each.value: each.number for each in Protocol}
 _ENTITIES = {each.value: Entity(each) for each in EntityName}
+_L7 = ("http", "dns", "sni")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One end of flows where what it is does not depend on the other end."""
+
+    egress: DirectionTable | None
+    ingress: DirectionTable | None
+    position: int
+
+
 class Scenario:
     """A cluster, its policies, and flows to answer. The flows stay as they came: each is decoded when it is answered."""
 
-    id: Any
-    evaluator: Evaluator
-    flows: Sequence[Any]
-    _ends: dict[str, Peer] = field(default_factory=dict)
-    _answers: dict[tuple[str, str, str, int], dict[str, str]] = field(default_factory=dict)
+    def __init__(self, name: Any, evaluator: Evaluator, flows: Sequence[Any]) -> None:
+        self.id = name
+        self.evaluator = evaluator
+        self.flows = flows
+        self._peers: dict[str, Peer] = {}
+        self._ends: dict[str, _End] = {}
+        options = evaluator.options
+        # Who `host` and `remote-node` are depends on the other end in these cases only.
+        self._independent = not (
+            options.host_firewall or options.node_selector_labels or any(pod.host_network for pod in evaluator.state.pods)
+        )
 
-    def answer(self, flow: Any) -> dict[str, str]:
+    def answer(self, flow: Any) -> Mapping[str, str]:
         """The verdict of one flow. ScenarioError if it is malformed."""
-        if isinstance(flow, dict) and "http" not in flow and "dns" not in flow and "sni" not in flow:
-            # The usual case, and the one that comes a hundred thousand times.
-            try:
-                key = (flow["src"], flow["dst"], flow["protocol"], flow["port"])
-                found = self._answers.get(key)
-            except (KeyError, TypeError):
-                found, key = None, None
-            if found is not None and type(flow["port"]) is int:
-                return found
-            verdict = encode(self.evaluator.verdict(self.traffic(flow)))
-            if key is not None:
-                self._answers[key] = verdict
-            return verdict
-        return encode(self.evaluator.verdict(self.traffic(flow)), asked=True)
+        if self._independent and isinstance(flow, dict) and "http" not in flow and "dns" not in flow and "sni" not in flow:
+            return self._quick_answer(flow)
+        return encode(self.evaluator.verdict(self.traffic(flow)), asked=_asks(flow))
+
+    def _quick_answer(self, flow: dict[str, Any]) -> Mapping[str, str]:
+        """As `encode(verdict(traffic(flow)))`, for the usual case, that comes a hundred thousand times."""
+        try:
+            source, destination, protocol, port = flow["src"], flow["dst"], _NUMBERS[flow["protocol"]], flow["port"]
+        except (KeyError, TypeError):
+            return encode(self.evaluator.verdict(self.traffic(flow)))
+        if type(port) is not int or not 0 <= port <= 65535:
+            return encode(self.evaluator.verdict(self.traffic(flow)))
+        options = self.evaluator.options
+        try:
+            mine, other = self._ends[source], self._ends[destination]
+        except (KeyError, TypeError):
+            mine, other = self._end(_text(flow, "src", "flow")), self._end(_text(flow, "dst", "flow"))
+        egress = ingress = Decision.NOT_APPLICABLE
+        if mine.egress is not None:
+            egress = mine.egress.decision(other.position, protocol, port, options)
+        if other.ingress is not None:
+            ingress = other.ingress.decision(mine.position, protocol, port, options)
+        return _ENCODED[egress, ingress]
+
+    def _end(self, text: str) -> _End:
+        found = self._ends.get(text)
+        if found is None:
+            this = self._peer(text)
+            subject = self.evaluator.subject(this, this)
+            tables = self.evaluator.subjects
+            found = self._ends[text] = _End(
+                tables.table(subject, Direction.EGRESS) if subject else None,
+                tables.table(subject, Direction.INGRESS) if subject else None,
+                self.evaluator.position(this, ""),
+            )
+        return found
+
+    def _peer(self, text: str) -> Peer:
+        found = self._peers.get(text)
+        if found is None:
+            found = self._peers[text] = peer(text)
+        return found
 
     def traffic(self, flow: Any) -> Traffic:
         if not isinstance(flow, Mapping):
@@ -60,13 +105,7 @@ class Scenario:
         port = flow.get("port")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ScenarioError(f"port {port!r} is not a number from 0 to 65535")
-        return Traffic(self._end(_text(flow, "src", "flow")), self._end(_text(flow, "dst", "flow")), protocol, port, _request(flow))
-
-    def _end(self, text: str) -> Peer:
-        found = self._ends.get(text)
-        if found is None:
-            found = self._ends[text] = peer(text)
-        return found
+        return Traffic(self._peer(_text(flow, "src", "flow")), self._peer(_text(flow, "dst", "flow")), protocol, port, _request(flow))
 
     @property
     def policy_errors(self) -> dict[str, str]:
@@ -98,6 +137,13 @@ def encode(verdict: PolicyVerdict, *, asked: bool = False) -> dict[str, str]:
     return found
 
 
+_ENCODED: Mapping[tuple[Decision, Decision], Mapping[str, str]] = {
+    (egress, ingress): encode(PolicyVerdict(DirectionVerdict(egress), DirectionVerdict(ingress)))
+    for egress in Decision
+    for ingress in Decision
+}
+
+
 def decode_scenario(document: Any) -> Scenario:
     """A scenario from its JSON value. ScenarioError where it is malformed; refused policies are part of the answer instead."""
     if not isinstance(document, Mapping):
@@ -116,13 +162,13 @@ def decode_scenario(document: Any) -> Scenario:
     return Scenario(document.get("id"), Evaluator(state, repository), flows)
 
 
-def run_scenario(document: Any) -> tuple[dict[str, Any], bool]:
-    """The line to write for one scenario, and whether everything in it was well-formed."""
+def run_scenario(document: Any) -> tuple[Mapping[str, Any], bool]:
+    """The value to write for one scenario, and whether everything in it was well-formed."""
     try:
         scenario = decode_scenario(document)
     except HarnessError as error:
         return {"id": document.get("id") if isinstance(document, Mapping) else None, "error": one_line(error)}, False
-    verdicts: list[dict[str, str]] = []
+    verdicts: list[Mapping[str, str]] = []
     clean = True
     for flow in scenario.flows:
         try:
@@ -233,8 +279,12 @@ def _service(item: Object) -> Service:
     )
 
 
+def _asks(flow: Any) -> bool:
+    return isinstance(flow, Mapping) and any(flow.get(kind) is not None for kind in _L7)
+
+
 def _request(flow: Object) -> Request | None:
-    kinds = [kind for kind in ("http", "dns", "sni") if flow.get(kind) is not None]
+    kinds = [kind for kind in _L7 if flow.get(kind) is not None]
     if not kinds:
         return None
     if len(kinds) > 1:
@@ -297,6 +347,3 @@ def _labels(value: Any, where: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) and isinstance(each, str) for key, each in value.items()):
         raise ScenarioError(f"{where}: labels must be text to text")
     return dict(value)
-
-
-__all__ = ["Decision", "L7Decision", "Scenario", "decode_scenario", "encode", "peer", "run_scenario"]

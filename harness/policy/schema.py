@@ -74,6 +74,7 @@ def string(*, enum: Sequence[str] = (), pattern: str = "", max_length: int = 0, 
     return check
 
 
+@lru_cache(maxsize=16384)
 def _matches(pattern: str, value: str) -> bool:
     try:
         return compiled(pattern).search(value) is not None
@@ -81,6 +82,7 @@ def _matches(pattern: str, value: str) -> bool:
         return False  # a lone surrogate is no valid text for the API server either
 
 
+@lru_cache(maxsize=8192)
 def _is_cidr(value: str) -> bool:
     """As net.ParseCIDR, with the leading zeros in IPv4 octets that Kubernetes still accepts."""
     head, slash, tail = value.partition("/")

@@ -65,10 +65,11 @@ class Subjects:
         self._state = state
         self._tables: dict[object, DirectionTable] = {}
         self._filters: dict[object, list[Filter] | str] = {}
-        self._chosen: dict[object, tuple[Rule, ...]] = {}
+        self._chosen: dict[object, tuple[int, ...]] = {}
         self._by_subject: dict[Subject, dict[Direction, DirectionTable]] = {}
         self._cluster_ports: dict[tuple[str, int], int] = {}
         self._identity_ports: dict[int, dict[tuple[str, int], int]] = {}
+        self._masks = [0 if rule.node else identities.select(rule.subject).certain for rule in self.rules]
         self._add_endpoints()
 
     def _add_endpoints(self) -> None:
@@ -111,24 +112,30 @@ class Subjects:
             self._by_subject[subject] = found
         return found[direction]
 
-    def rules_for(self, subject: Subject, direction: Direction) -> tuple[Rule, ...]:
-        """The rules that select an endpoint, in Cilium's order."""
-        at = (subject.node if subject.host else subject.position, subject.host, direction)
+    def rules_for(self, subject: Subject, direction: Direction) -> tuple[int, ...]:
+        """The places in `rules`, which is in Cilium's order, of those that select an endpoint."""
+        at = (subject.node if subject.host else subject.position, direction)
         found = self._chosen.get(at)
         if found is None:
-            found = self._chosen[at] = tuple(rule for rule in self.rules if rule.direction is direction and self.selected_by(rule, subject))
+            found = self._chosen[at] = tuple(
+                index
+                for index, rule in enumerate(self.rules)
+                if rule.direction is direction
+                and (self._masks[index] >> subject.position & 1 if not subject.host else self.selected_by(rule, subject))
+            )
         return found
 
     def _table(self, subject: Subject, direction: Direction) -> DirectionTable:
         key = len(self._tables)
         if self.options.enforcement == "never":
             return self._remember("never", DirectionTable(key, enforced=False, default=Decision.ALLOW))
-        rules = self.rules_for(subject, direction)
+        places = self.rules_for(subject, direction)
         always = self.options.enforcement == "always" or subject.position == self.identities.entities[EntityName.INIT]
-        if not rules and not always:
+        if not places and not always:
             return self._remember("open", DirectionTable(key, enforced=False, default=Decision.ALLOW))
+        rules = [self.rules[place] for place in places]
         default_deny = always or any(rule.default_deny for rule in rules)
-        chosen = (direction, tuple(rule.ref for rule in rules), default_deny, subject.host)
+        chosen = (direction, places, default_deny, subject.host)
         filters = self._filters_for(chosen, rules, default_deny=default_deny)
         ports = self._port_names(subject, direction, filters)
         table = self._tables.get((chosen, ports))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from harness.model.verdict import Decision, PolicyRef, RuleRef
 from harness.policy.l4 import Filter, SelectorPolicy
@@ -16,6 +17,9 @@ from harness.policy.options import Options
 from harness.policy.rules import AuthMode, Parser
 
 ALL_PORTS = 65535
+
+Span: TypeAlias = tuple[int, int, int]
+"""Protocol, first and last port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,36 @@ class DirectionTable:
     selecting: tuple[PolicyRef, ...] = ()
     error: str = ""
     peers: dict[int, tuple[PeerEntry, ...]] = field(default_factory=dict)
+    _spans: dict[int, tuple[list[Span], list[Span]]] = field(default_factory=dict)
+    _simple: bool | None = None
+
+    def decision(self, position: int, protocol: int, port: int, options: Options) -> Decision:
+        """The decision alone, as `decide` would make it; fast."""
+        if not self.enforced:
+            return Decision.ALLOW
+        if self.error:
+            return Decision.ERROR
+        if self._simple is None:
+            self._simple = not any(each.maybe or each.policy.auth for each in self.entries)
+        if not self._simple:
+            matching = [each for each in self.for_peer(position) if each.entry.covers(protocol, port)]
+            return decide(matching, self.default, options).decision
+        spans = self._spans.get(position)
+        if spans is None:
+            bit = 1 << position
+            denies: list[Span] = []
+            allows: list[Span] = []
+            for each in self.entries:
+                if each.certain & bit:
+                    (denies if each.policy.deny else allows).append((each.protocol, each.first, each.last))
+            spans = self._spans[position] = denies, allows
+        for covered, first, last in spans[0]:
+            if first <= port <= last and covered in (0, protocol):
+                return Decision.DENY_RULE
+        for covered, first, last in spans[1]:
+            if first <= port <= last and covered in (0, protocol):
+                return Decision.ALLOW
+        return self.default
 
     def for_peer(self, position: int) -> tuple[PeerEntry, ...]:
         """The entries that apply to the identity at a position. Cached."""
