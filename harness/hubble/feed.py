@@ -191,7 +191,7 @@ class FlowFeed:
                     self._begin()
                     for one in unpack(response):
                         self._dispatch(one)
-                reason = "the server ended the stream"
+                reason = f"the Observer at {self._observer.target} ended the stream"
             except grpc.aio.AioRpcError as error:
                 failure = unavailable(self._observer.target, error)
                 reason = failure.message

@@ -26,10 +26,14 @@ _L4_EVENTS = frozenset({EventType.DROP, EventType.POLICY_VERDICT, EventType.TRAC
 _PASSED = frozenset({FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED, FlowVerdict.AUDIT})
 
 
-@lru_cache(maxsize=16384)
 def canonical(address: str) -> str:
-    """An address in its one canonical spelling, so that text can be compared."""
-    return str(ipaddress.ip_address(address))
+    """An address in its one canonical spelling, so that text can be compared. IPv4 has only one."""
+    return _canonical6(address) if ":" in address else address
+
+
+@lru_cache(maxsize=16384)
+def _canonical6(address: str) -> str:
+    return str(ipaddress.IPv6Address(address))
 
 
 def flow_key(five_tuple: FiveTuple) -> FlowKey:
@@ -82,11 +86,17 @@ class Track:
     def complete(self, flows: Sequence[Flow]) -> bool:
         """Whether these flows of an answered probe are all that is to come: it passed the last place, and where a proxy took it, the
         proxy's record of the answer is there too; or a proxy denied it."""
-        if any(flow.l7 is not None and flow.dropped for flow in flows):
-            return True
-        redirected = {flow.direction for flow in flows if flow.l7 is None and flow.verdict is FlowVerdict.REDIRECTED}
-        recorded = {flow.direction for flow in flows if flow.l7 is not None and flow.l7.type == L7_RESPONSE}
-        return redirected <= recorded and any(map(self.final, flows))
+        redirected, recorded, passed = set(), set(), False
+        for flow in flows:
+            if flow.l7 is None:
+                passed = passed or self.final(flow)
+                if flow.verdict is FlowVerdict.REDIRECTED:
+                    redirected.add(flow.direction)
+            elif flow.dropped:
+                return True
+            elif flow.l7.type == L7_RESPONSE:
+                recorded.add(flow.direction)
+        return passed and redirected <= recorded
 
 
 def forward(flow: Flow) -> tuple[FiveTuple, ...]:

@@ -26,6 +26,8 @@ from harness.hubble.proto import SERVICE, flow_pb2, observer_pb2, relay_pb2
 from harness.hubble.store import Entry, FlowStore, Reader
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_GRACE = 0.2
+"""How long a stream may take to end when the server closes (s)."""
 _SERVING = b"\x08\x01"
 """A HealthCheckResponse with status SERVING."""
 
@@ -38,10 +40,13 @@ class FlowServer:
 
     addresses: tuple[str, ...]
     _server: grpc.aio.Server
+    _service: _Observer
 
     async def close(self) -> None:
         """Stop at once; streams end. Idempotent. Socket files are gone."""
-        await self._server.stop(grace=0)
+        # Streams that are let go end quietly; only those stuck at a client that does not read are cancelled.
+        self._service.close()
+        await self._server.stop(grace=_GRACE)
         _remove_sockets(self.addresses)
 
 
@@ -76,7 +81,7 @@ async def serve(
         bound.append(address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}")
     await server.start()
     service.addresses = tuple(bound)
-    return FlowServer(tuple(bound), server)
+    return FlowServer(tuple(bound), server, service)
 
 
 def _remove_sockets(addresses: Iterable[str]) -> None:
@@ -110,6 +115,12 @@ class _Observer:
         self._version = version
         self._cluster = cluster
         self.addresses: tuple[str, ...] = ()
+        self._closed = False
+
+    def close(self) -> None:
+        """End the streams that wait for flows."""
+        self._closed = True
+        self._store.wake()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         def unary(method: Callable[[Any, _Context], Awaitable[Any]], request: Any, response: Any) -> Any:
@@ -163,7 +174,7 @@ class _Observer:
             if limits.reached:
                 return
             if self._store.end == reader.position:
-                if not request.follow:
+                if not request.follow or self._closed:
                     return
                 await reader.wait()
             else:

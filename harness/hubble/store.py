@@ -77,6 +77,10 @@ class FlowStore:
         else:
             self._ring[self._published % self.capacity] = entry
         self._published += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake every waiting reader, whether or not there is something new."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for future in waiting:
@@ -140,7 +144,7 @@ class FlowStore:
         }
 
     async def wait(self) -> None:
-        """Until the next event."""
+        """Until the next event, or until `wake`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
@@ -176,6 +180,6 @@ class Reader:
         return out
 
     async def wait(self) -> None:
-        """Until `take` has something."""
-        while self._position >= self._store.end:
+        """Until `take` has something, or until the store's `wake`."""
+        if self._position >= self._store.end:
             await self._store.wait()
