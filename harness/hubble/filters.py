@@ -6,26 +6,39 @@ flow is wanted if the whitelist matches (or is empty) and the blacklist does not
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import re2
-
-from harness.hubble.labelselector import parse_selector
+from harness.hubble.predicates import (
+    FilterError,
+    Predicate,
+    addresses,
+    clusters,
+    dns_queries,
+    drop_reasons,
+    event_types,
+    fqdns,
+    headers,
+    interfaces,
+    labels,
+    methods,
+    named,
+    node_names,
+    one_of,
+    paths,
+    ports,
+    protocols,
+    replies,
+    status_codes,
+    tcp_flags,
+    urls,
+    workloads,
+)
 from harness.hubble.proto import flow_pb2
 
-Predicate: TypeAlias = Callable[[flow_pb2.Flow], bool]
+__all__ = ["FilterError", "Predicate", "compile_filter", "compile_filters"]
 
 L7_EVENT = 129
-_DROPPED = 2
-DEFAULT_CLUSTER = "default"
-
-
-class FilterError(ValueError):
-    """A filter that the server refuses; answered to the client as INVALID_ARGUMENT."""
 
 
 def compile_filters(whitelist: Sequence[flow_pb2.FlowFilter], blacklist: Sequence[flow_pb2.FlowFilter]) -> Predicate | None:
@@ -64,373 +77,45 @@ def _demand_l7(one: flow_pb2.FlowFilter, name: str) -> None:
         raise FilterError(f"filtering by {what} requires the event type filter to only match 'l7' events")
 
 
-def _one_of(read: Callable[[flow_pb2.Flow], Any]) -> Callable[[Iterable[Any]], Predicate]:
-    def build(values: Iterable[Any]) -> Predicate:
-        wanted = frozenset(values)
-        return lambda flow: read(flow) in wanted
-
-    return build
-
-
-# Addresses and ports
-
-
-def _addresses(read: Callable[[flow_pb2.Flow], str]) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        exact: set[str] = set()
-        networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
-        for value in values:
-            try:
-                if "/" in value:
-                    networks.append(ipaddress.ip_network(value, strict=False))
-                else:
-                    ipaddress.ip_address(value)
-                    exact.add(value)
-            except ValueError as error:
-                raise FilterError(f"invalid {'CIDR' if '/' in value else 'IP address'} in filter: {value!r}") from error
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            text = read(flow)
-            if not text:
-                return False
-            if text in exact:
-                return True
-            if not networks:
-                return False
-            try:
-                address = ipaddress.ip_address(text)
-            except ValueError:
-                return False
-            return any(address in network for network in networks)
-
-        return matches
-
-    return build
-
-
-def _ports_of(flow: flow_pb2.Flow) -> Any:
-    kind = flow.l4.WhichOneof("protocol")
-    return getattr(flow.l4, kind) if kind in {"TCP", "UDP", "SCTP"} else None
-
-
-def _ports(name: str) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        wanted: set[int] = set()
-        for value in values:
-            if not re.fullmatch(r"[0-9]+", value) or int(value) > 65535:
-                raise FilterError(f"invalid {name.replace('_', ' ')} filter: invalid port {value!r}")
-            wanted.add(int(value))
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            part = _ports_of(flow)
-            return part is not None and getattr(part, name) in wanted
-
-        return matches
-
-    return build
-
-
-_L4_NAMES = {
-    "icmp": ("ICMPv4", "ICMPv6"),
-    "icmpv4": ("ICMPv4",),
-    "icmpv6": ("ICMPv6",),
-    "tcp": ("TCP",),
-    "udp": ("UDP",),
-    "sctp": ("SCTP",),
-    "vrrp": ("VRRP",),
-    "igmp": ("IGMP",),
-}
-_L7_NAMES = ("dns", "http")
-
-
-def _protocol(values: Iterable[str]) -> Predicate:
-    layer4: set[str] = set()
-    layer7: set[str] = set()
-    for value in values:
-        name = value.lower()
-        if name in _L4_NAMES:
-            layer4.update(_L4_NAMES[name])
-        elif name in _L7_NAMES:
-            layer7.add(name)
-        else:
-            raise FilterError(f"invalid protocol filter: unknown protocol: {value!r}")
-    return lambda flow: flow.l4.WhichOneof("protocol") in layer4 or flow.l7.WhichOneof("record") in layer7
-
-
-_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
-
-
-def _tcp_flags(values: Iterable[flow_pb2.TCPFlags]) -> Predicate:
-    wanted = [tuple(flag for flag in _FLAGS if getattr(value, flag)) for value in values]
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        if flow.l4.WhichOneof("protocol") != "TCP" or not flow.l4.TCP.HasField("flags"):
-            return False
-        have = flow.l4.TCP.flags
-        return any(all(getattr(have, flag) for flag in flags) for flags in wanted)
-
-    return matches
-
-
-# Kubernetes names and labels
-
-
-def _named(what: str, read: Callable[[flow_pb2.Flow], tuple[str, str]]) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        wanted: list[tuple[str, str]] = []
-        for value in values:
-            if not value:
-                raise FilterError(f"invalid {what} filter: name must not be empty")
-            parts = value.split("/")
-            wanted.append((parts[0], parts[1]) if len(parts) > 1 else ("default", parts[0]))
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            namespace, name = read(flow)
-            if not namespace and not name:
-                return False
-            return any((not ns or ns == namespace) and name.startswith(prefix) for ns, prefix in wanted)
-
-        return matches
-
-    return build
-
-
-def _labels(what: str, read: Callable[[flow_pb2.Flow], Iterable[str]]) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        try:
-            selectors = [parse_selector(value) for value in values]
-        except ValueError as error:
-            raise FilterError(f"invalid {what} label filter: {error}") from error
-        return lambda flow: any(selector(read(flow)) for selector in selectors)
-
-    return build
-
-
-def _workloads(read: Callable[[flow_pb2.Flow], flow_pb2.Endpoint]) -> Callable[[Iterable[flow_pb2.Workload]], Predicate]:
-    def build(values: Iterable[flow_pb2.Workload]) -> Predicate:
-        wanted = [(value.kind, value.name) for value in values]
-        return lambda flow: any(
-            (not kind or kind == workload.kind) and (not name or name == workload.name)
-            for workload in read(flow).workloads
-            for kind, name in wanted
-        )
-
-    return build
-
-
-def _clusters(read: Callable[[flow_pb2.Flow], str]) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        wanted = frozenset(values)
-        if "" in wanted:
-            raise FilterError("invalid filter, name must not be empty")
-        return lambda flow: read(flow) in wanted
-
-    return build
-
-
-# Names of hosts and nodes
-
-_ANY_FQDN = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)"
-
-
-def _fqdn_expression(pattern: str) -> str:
-    pattern = pattern.strip().removesuffix(".").lower()
-    if not pattern:
-        raise FilterError("empty pattern")
-    if pattern.endswith("."):
-        raise FilterError("multiple trailing dots in pattern")
-    out = []
-    for character in pattern:
-        if character == ".":
-            out.append(r"\.")
-        elif character == "*":
-            out.append("[-.0-9a-z]*")
-        elif re.fullmatch(r"[-_0-9a-z]", character):
-            out.append(character)
-        else:
-            raise FilterError(f"{character!r}: invalid rune in pattern")
-    return "".join(out)
-
-
-def _node_expression(pattern: str) -> str:
-    if not pattern:
-        raise FilterError("empty pattern")
-    parts = pattern.split("/")
-    if len(parts) > 2:
-        raise FilterError("too many slashes in pattern")
-    cluster, node = parts if len(parts) == 2 else ("", parts[0])
-    return f"{_fqdn_expression(cluster) if cluster else _ANY_FQDN}/{_fqdn_expression(node) if node else _ANY_FQDN}"
-
-
-def _fqdns(read: Callable[[flow_pb2.Flow], Iterable[str]]) -> Callable[[Iterable[str]], Predicate]:
-    def build(values: Iterable[str]) -> Predicate:
-        expression = re.compile("|".join(map(_fqdn_expression, values)))
-        return lambda flow: any(expression.fullmatch(name) for name in read(flow))
-
-    return build
-
-
-def _node_names(values: Iterable[str]) -> Predicate:
-    expression = re.compile("|".join(map(_node_expression, values)))
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        name = flow.node_name
-        if not name:
-            return False
-        return expression.fullmatch(name if "/" in name else f"{DEFAULT_CLUSTER}/{name}") is not None
-
-    return matches
-
-
-# Layer 7
-
-
-def _expressions(what: str, values: Iterable[str]) -> list[Any]:
-    out = []
-    for value in values:
-        try:
-            out.append(re2.compile(value))
-        except re2.error as error:
-            raise FilterError(f"invalid {what} filter: {value}: {error}") from error
-    return out
-
-
-def _dns_query(values: Iterable[str]) -> Predicate:
-    expressions = _expressions("DNS query", values)
-    return lambda flow: flow.l7.HasField("dns") and any(one.search(flow.l7.dns.query) for one in expressions)
-
-
-def _status_codes(values: Iterable[str]) -> Predicate:
-    full: set[str] = set()
-    prefixes: list[str] = []
-    for value in values:
-        if re.fullmatch(r"[1-5][0-9]{2}", value):
-            full.add(value)
-        elif re.fullmatch(r"[1-5][0-9]?\+", value):
-            prefixes.append(value.removesuffix("+"))
-        else:
-            raise FilterError(f"invalid http status code filter: invalid status code prefix: {value!r}")
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        if not flow.l7.HasField("http") or not flow.l7.http.code:
-            return False
-        code = f"{flow.l7.http.code:03d}"
-        return code in full or code.startswith(tuple(prefixes))
-
-    return matches
-
-
-def _methods(values: Iterable[str]) -> Predicate:
-    wanted = frozenset(value.lower() for value in values)
-    return lambda flow: flow.l7.HasField("http") and bool(flow.l7.http.method) and flow.l7.http.method.lower() in wanted
-
-
-def _urls(values: Iterable[str]) -> Predicate:
-    expressions = _expressions("http url", values)
-    return lambda flow: flow.l7.HasField("http") and bool(flow.l7.http.url) and any(one.search(flow.l7.http.url) for one in expressions)
-
-
-def _paths(values: Iterable[str]) -> Predicate:
-    expressions = _expressions("http path", values)
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        url = flow.l7.http.url if flow.l7.HasField("http") else ""
-        # Go's ParseRequestURI takes an absolute URL or an absolute path; anything else is silently no match.
-        if not url or not (url.startswith("/") or "://" in url):
-            return False
-        try:
-            path = urlsplit(url).path if "://" in url else url.partition("?")[0]
-        except ValueError:
-            return False
-        return any(one.search(path) for one in expressions)
-
-    return matches
-
-
-def _headers(values: Iterable[flow_pb2.HTTPHeader]) -> Predicate:
-    wanted = frozenset((value.key, value.value) for value in values)
-    return lambda flow: flow.l7.HasField("http") and any((header.key, header.value) in wanted for header in flow.l7.http.headers)
-
-
-# The event itself
-
-
-def _event_types(values: Iterable[flow_pb2.EventTypeFilter]) -> Predicate:
-    wanted = [(value.type, value.sub_type if value.match_sub_type else None) for value in values]
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        if not flow.HasField("event_type"):
-            return False
-        event = flow.event_type
-        return any((not kind or kind == event.type) and (sub is None or sub == event.sub_type) for kind, sub in wanted)
-
-    return matches
-
-
-def _reply(values: Iterable[bool]) -> Predicate:
-    wanted = frozenset(values)
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        # A dropped flow does not say whether it is a reply; Hubble takes it for none.
-        if not flow.HasField("is_reply") and flow.verdict != _DROPPED:
-            return False
-        return flow.is_reply.value in wanted
-
-    return matches
-
-
-def _drop_reasons(values: Iterable[int]) -> Predicate:
-    wanted = frozenset(values)
-    return lambda flow: flow.verdict == _DROPPED and flow.drop_reason_desc in wanted
-
-
-def _interfaces(values: Iterable[flow_pb2.NetworkInterface]) -> Predicate:
-    wanted = [(value.index, value.name) for value in values]
-    return lambda flow: (
-        flow.HasField("interface")
-        and any((not index or index == flow.interface.index) and (not name or name == flow.interface.name) for index, name in wanted)
-    )
-
-
 _BUILDERS: dict[str, Callable[[Any], Predicate]] = {
-    "source_ip": _addresses(lambda flow: flow.IP.source),
-    "destination_ip": _addresses(lambda flow: flow.IP.destination),
-    "source_ip_xlated": _addresses(lambda flow: flow.IP.source_xlated),
-    "source_port": _ports("source_port"),
-    "destination_port": _ports("destination_port"),
-    "protocol": _protocol,
-    "tcp_flags": _tcp_flags,
-    "ip_version": _one_of(lambda flow: flow.IP.ipVersion),
-    "source_pod": _named("source pod", lambda flow: (flow.source.namespace, flow.source.pod_name)),
-    "destination_pod": _named("destination pod", lambda flow: (flow.destination.namespace, flow.destination.pod_name)),
-    "source_service": _named("source service", lambda flow: (flow.source_service.namespace, flow.source_service.name)),
-    "destination_service": _named("destination service", lambda flow: (flow.destination_service.namespace, flow.destination_service.name)),
-    "source_label": _labels("source", lambda flow: flow.source.labels),
-    "destination_label": _labels("destination", lambda flow: flow.destination.labels),
-    "node_labels": _labels("node", lambda flow: flow.node_labels),
-    "source_workload": _workloads(lambda flow: flow.source),
-    "destination_workload": _workloads(lambda flow: flow.destination),
-    "source_cluster_name": _clusters(lambda flow: flow.source.cluster_name),
-    "destination_cluster_name": _clusters(lambda flow: flow.destination.cluster_name),
-    "source_identity": _one_of(lambda flow: flow.source.identity if flow.HasField("source") else None),
-    "destination_identity": _one_of(lambda flow: flow.destination.identity if flow.HasField("destination") else None),
-    "source_fqdn": _fqdns(lambda flow: flow.source_names),
-    "destination_fqdn": _fqdns(lambda flow: flow.destination_names),
-    "node_name": _node_names,
-    "dns_query": _dns_query,
-    "http_status_code": _status_codes,
-    "http_method": _methods,
-    "http_path": _paths,
-    "http_url": _urls,
-    "http_header": _headers,
-    "event_type": _event_types,
-    "verdict": _one_of(lambda flow: flow.verdict),
-    "drop_reason_desc": _drop_reasons,
-    "reply": _reply,
-    "traffic_direction": _one_of(lambda flow: flow.traffic_direction),
-    "uuid": _one_of(lambda flow: flow.uuid),
-    "trace_id": _one_of(lambda flow: flow.trace_context.parent.trace_id),
-    "ip_trace_id": _one_of(lambda flow: flow.ip_trace_id.trace_id),
-    "encrypted": _one_of(lambda flow: flow.IP.encrypted),
-    "interface": _interfaces,
+    "source_ip": addresses(lambda flow: flow.IP.source),
+    "destination_ip": addresses(lambda flow: flow.IP.destination),
+    "source_ip_xlated": addresses(lambda flow: flow.IP.source_xlated),
+    "source_port": ports("source_port"),
+    "destination_port": ports("destination_port"),
+    "protocol": protocols,
+    "tcp_flags": tcp_flags,
+    "ip_version": one_of(lambda flow: flow.IP.ipVersion),
+    "source_pod": named("source pod", lambda flow: (flow.source.namespace, flow.source.pod_name)),
+    "destination_pod": named("destination pod", lambda flow: (flow.destination.namespace, flow.destination.pod_name)),
+    "source_service": named("source service", lambda flow: (flow.source_service.namespace, flow.source_service.name)),
+    "destination_service": named("destination service", lambda flow: (flow.destination_service.namespace, flow.destination_service.name)),
+    "source_label": labels("source", lambda flow: flow.source.labels),
+    "destination_label": labels("destination", lambda flow: flow.destination.labels),
+    "node_labels": labels("node", lambda flow: flow.node_labels),
+    "source_workload": workloads(lambda flow: flow.source),
+    "destination_workload": workloads(lambda flow: flow.destination),
+    "source_cluster_name": clusters(lambda flow: flow.source.cluster_name),
+    "destination_cluster_name": clusters(lambda flow: flow.destination.cluster_name),
+    "source_identity": one_of(lambda flow: flow.source.identity if flow.HasField("source") else None),
+    "destination_identity": one_of(lambda flow: flow.destination.identity if flow.HasField("destination") else None),
+    "source_fqdn": fqdns(lambda flow: flow.source_names),
+    "destination_fqdn": fqdns(lambda flow: flow.destination_names),
+    "node_name": node_names,
+    "dns_query": dns_queries,
+    "http_status_code": status_codes,
+    "http_method": methods,
+    "http_path": paths,
+    "http_url": urls,
+    "http_header": headers,
+    "event_type": event_types,
+    "verdict": one_of(lambda flow: flow.verdict),
+    "drop_reason_desc": drop_reasons,
+    "reply": replies,
+    "traffic_direction": one_of(lambda flow: flow.traffic_direction),
+    "uuid": one_of(lambda flow: flow.uuid),
+    "trace_id": one_of(lambda flow: flow.trace_context.parent.trace_id),
+    "ip_trace_id": one_of(lambda flow: flow.ip_trace_id.trace_id),
+    "encrypted": one_of(lambda flow: flow.IP.encrypted),
+    "interface": interfaces,
 }
