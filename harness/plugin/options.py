@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,12 @@ def _cilium(text: str) -> str:
 
 
 def _hubble(text: str) -> str:
-    return _one_of(text, ("require", "auto", "off"))
+    known = ("require", "auto", "off")
+    if text not in known:
+        from harness.cases.suggest import did_you_mean
+
+        raise UsageError(f"unknown value {text!r}", hint=f"{did_you_mean(text, known)} (one of {', '.join(known)})")
+    return text
 
 
 def _timeout(text: str) -> float:
@@ -158,14 +163,6 @@ def _listen(text: str) -> str:
     if not port.isdigit() or not 0 <= int(port) < 65536 or (colon and not host):
         raise UsageError(f"{text!r} is no address to listen at", hint="HOST:PORT or PORT, such as localhost:4245")
     return text if colon else f"localhost:{port}"
-
-
-def _one_of(text: str, known: Sequence[str]) -> str:
-    if text not in known:
-        from harness.cases.suggest import did_you_mean
-
-        raise UsageError(f"unknown value {text!r}", hint=f"{did_you_mean(text, known)} (known: {', '.join(known)})")
-    return text
 
 
 _CHECKS: Mapping[str, Callable[[str], Any]] = {

@@ -29,6 +29,8 @@ class Reporting:
         self.tally: Tally | None = None
         self._listeners: list[Listener] = []
         self._openings: set[str] = set()
+        self.mistakes: list[str] = []
+        """The case files that could not be collected."""
 
     def told(self, nodeid: str, events: Sequence[str], account: Account | None = None, command: str = "") -> None:
         """Pass on what one test told. The listeners are made when there is something to tell for the first time."""
@@ -61,6 +63,10 @@ class Reporting:
         return self.config.invocation_params.dir / path
 
     # What reports carry
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and report.nodeid.endswith(".yaml"):
+            self.mistakes.append(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -31,7 +31,12 @@ class CaseScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no
 
     def schedule(self) -> None:
         first: list[str] = next(iter(self.registered_collections.values()), [])
-        if self.collection is None and not any(map(is_phase, first)):
+        reporting = self.config.pluginmanager.get_plugin("harness-reporting")
+        if reporting is not None and reporting.mistakes and not self.config.getoption("continue_on_collection_errors"):
+            # As without xdist: nothing runs, and nothing is provisioned, while a case file has a mistake.
+            count = len(reporting.mistakes)
+            self.config.pluginmanager.get_plugin("dsession").shouldstop = f"{count} error{'s' if count > 1 else ''} during collection"
+        elif self.collection is None and not any(map(is_phase, first)):
             self._hand_over()
         else:
             super().schedule()

@@ -301,7 +301,8 @@ def _shown(labels: Mapping[str, str]) -> str:
 
 
 def _party(text: str, case: Case) -> _Party:
-    """`backend[1]:8080/TCP` as reported, with the endpoint it names."""
+    """`backend[1]:8080/TCP ipv6` as reported, with the endpoint it names."""
+    text = text.partition(" ")[0]
     rest, _, protocol = text.partition("/") if not text.startswith("service/") else (text, "", "")
     name, colon, port = rest.rpartition(":")
     if not colon or not port.isdigit():

@@ -117,10 +117,9 @@ def _expectation(
 def check(result: CheckResult, case: Case, policies: Sequence[PolicyObject], locate: Callable[[PolicyRef], str]) -> Iterator[Line]:
     """One check with its evidence."""
     outcome = result.judgement.outcome
-    family = f" ({result.observations[-1].probe.family})" if expects_both(result) else ""
     yield (
         (f"{outcome} ", _COLOUR[outcome]),
-        (f"{result.action}: {wording.title(result)}{family}", "bold"),
+        (f"{result.action}: {wording.title(result)}", "bold"),
         (f": {result.judgement.why}", ""),
     )
     for observation in result.observations:
@@ -145,11 +144,6 @@ def check(result: CheckResult, case: Case, policies: Sequence[PolicyObject], loc
         )
     if hint := advice.for_check(result, case, policies):
         yield _row("likely", hint, "green")
-
-
-def expects_both(result: CheckResult) -> bool:
-    """Whether the address family has to be told apart."""
-    return len(result.expectation.family.families) > 1 and bool(result.observations)
 
 
 def _row(head: str, text: str, style: str = "") -> Line:

@@ -1,0 +1,3 @@
+"""For all tests: pytest's own means to test plugins."""
+
+pytest_plugins = ["pytester"]
