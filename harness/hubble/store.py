@@ -16,7 +16,7 @@ from harness.model.flow import Flow, LostEvents
 
 RING_BUFFER = "HUBBLE_RING_BUFFER"
 """LostEventSource: a reader was too slow, and what it had not read was overwritten."""
-DEFAULT_CAPACITY = 65_535
+DEFAULT_CAPACITY = 32_767
 
 
 class Entry:

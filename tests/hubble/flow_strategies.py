@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from harness.hubble.proto import flow_pb2
@@ -21,6 +22,9 @@ TIMES = st.integers(0, 4_102_444_800_000_000_000)
 FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
 ON_THE_WIRE = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6, Protocol.VRRP, Protocol.IGMP)
 """Protocols that Hubble has a layer 4 for."""
+
+quick = settings(max_examples=30)
+"""For laws over whole flows, which are slow to make up: each run tries other ones."""
 
 
 def few(strategy: st.SearchStrategy) -> st.SearchStrategy:

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from flow_strategies import LOSSES, flows
+from flow_strategies import LOSSES, flows, quick
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,22 +29,26 @@ PRINTED = """{"flow":{"time":"2026-03-01T10:20:30.123456789Z","uuid":"0c6c2c9e-5
 "policy_match_type":0,"Summary":"TCP Flags: SYN"},"node_name":"default/kind-worker2","time":"2026-03-01T10:20:30.123456789Z"}"""
 
 
+@quick
 @given(flows())
 def test_a_flow_survives_the_wire(flow: Flow):
     assert flow_of(flow_pb2.Flow.FromString(flow_to_proto(flow).SerializeToString())) == flow
 
 
+@quick
 @given(st.one_of(flows(), LOSSES))
 def test_an_event_survives_json(event: Flow | LostEvents):
     assert from_json(json.dumps(to_json(event))) == event
 
 
+@quick
 @given(flows())
 def test_json_may_be_lower_camel_case(flow: Flow):
     camel = json_format.MessageToDict(response_to_proto(flow))
     assert from_json(camel) == flow
 
 
+@quick
 @given(flows())
 def test_json_may_be_a_flow_without_its_envelope(flow: Flow):
     assert from_json(to_json(flow)["flow"]) == flow

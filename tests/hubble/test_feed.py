@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from observing import make_flow, now_flow, observing, until
+from observing import now_flow, observing, until
 
 from harness.errors import FlowsUnavailableError
 from harness.hubble.client import FlowFeed, Observer
@@ -332,8 +332,3 @@ def test_a_node_that_relay_cannot_reach_is_a_loss_while_it_lasts(tmp_path: Path)
             await feed.close()
 
     asyncio.run(run())
-
-
-def test_a_real_hubble_never_sees_flows_out_of_the_envelope():
-    """`more` stays empty for whoever did not ask."""
-    assert not response_to_proto(make_flow(1)).more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flow_strategies import filters, flows
+from flow_strategies import filters, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,24 +187,28 @@ def wanted(flow: Flow, white: list[flow_pb2.FlowFilter], black: list[flow_pb2.Fl
 SOME = st.lists(filters(), max_size=2)
 
 
+@quick
 @given(flows(), SOME, SOME, filters())
 def test_another_whitelist_filter_only_adds(flow: Flow, white: list, black: list, more: flow_pb2.FlowFilter):
     if white and wanted(flow, white, black):
         assert wanted(flow, [*white, more], black)
 
 
+@quick
 @given(flows(), SOME, SOME, filters())
 def test_another_blacklist_filter_only_takes_away(flow: Flow, white: list, black: list, more: flow_pb2.FlowFilter):
     if wanted(flow, white, [*black, more]):
         assert wanted(flow, white, black)
 
 
+@quick
 @given(flows(), filters())
 def test_what_a_filter_matches_the_same_blacklist_takes_away(flow: Flow, one: flow_pb2.FlowFilter):
     assert not wanted(flow, [one], [one])
     assert wanted(flow, [one], []) is not wanted(flow, [], [one])
 
 
+@quick
 @given(flows(), filters(), filters())
 def test_merging_two_filters_narrows_to_both(flow: Flow, one: flow_pb2.FlowFilter, other: flow_pb2.FlowFilter):
     names = {field.name for field, _ in one.ListFields()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flow_strategies import flows
+from flow_strategies import flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +28,7 @@ PATHS = st.sets(
 )
 
 
+@quick
 @given(flows(), PATHS)
 def test_masking_twice_is_masking_once(flow: Flow, paths: set[str]):
     mask = compile_mask(paths)
@@ -36,6 +37,7 @@ def test_masking_twice_is_masking_once(flow: Flow, paths: set[str]):
     assert mask(once) == once
 
 
+@quick
 @given(flows(), PATHS)
 def test_a_masked_flow_says_nothing_else_than_the_flow(flow: Flow, paths: set[str]):
     mask = compile_mask(paths)

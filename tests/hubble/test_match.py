@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from flow_strategies import five_tuples, flows
+from flow_strategies import five_tuples, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 from observing import make_flow
@@ -88,6 +88,7 @@ def test_the_l7_record_of_an_answer_belongs_to_its_request_either_way_round():
     assert not TRACK.owns(flow(replace(BOUND, source_port=1).reversed(), l7=answer, is_reply=True))
 
 
+@quick
 @given(flows())
 def test_keys_read_from_the_message_are_those_of_the_flow(one: Flow):
     # VRRP and IGMP are no probes' and have no key.
