@@ -25,6 +25,7 @@ GRPC_BEHIND_PROXY = frozenset({4, 14})
 DNS_NOERROR = 0
 DNS_REFUSED = 5
 
+_FORWARDED = frozenset({FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED, FlowVerdict.AUDIT})
 _REASONS = {
     DropReason.POLICY_DENIED: Reason.DEFAULT_DENY,
     DropReason.POLICY_DENY: Reason.DENY_RULE,
@@ -113,11 +114,10 @@ def _broken(observation: Observation, evidence: Evidence) -> str:
         return f"refused: nobody listens on {observation.probe.address} port {observation.probe.port}"
     if observation.lost:
         return f"{sum(lost.count for lost in observation.lost)} flow events were lost while the probe was under way"
-    drops = _drop_flows(observation)
-    if drops and _reached(observation):
+    verdicts = {flow.verdict for flow in own_flows(observation)}
+    if FlowVerdict.DROPPED in verdicts and _reached(observation):
         return "an answer and a drop contradict each other: the server got the probe, and a flow says it was dropped"
-    audited = any(flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation))
-    if audited and evidence.expectation.action is not Action.AUDIT:
+    if FlowVerdict.AUDIT in verdicts and evidence.expectation.action is not Action.AUDIT:
         return "an AUDIT verdict: policy would have dropped it, but audit mode lets it through"
     return ""
 
@@ -315,11 +315,11 @@ def _server(observation: Observation) -> str:
 
 def own_flows(observation: Observation) -> Sequence[Flow]:
     """The flows of the probe's own packets and the records of its requests, not of reply packets: those skip policy."""
-    return [flow for flow in observation.flows if flow.is_reply is not True or flow.l7 is not None]
-
-
-def _drop_flows(observation: Observation) -> Sequence[Flow]:
-    return [flow for flow in own_flows(observation) if flow.dropped]
+    flows = observation.flows
+    for each in flows:
+        if each.is_reply and each.l7 is None:
+            return [flow for flow in flows if not flow.is_reply or flow.l7 is not None]
+    return flows
 
 
 def _is_l7(flow: Flow) -> bool:
@@ -329,14 +329,14 @@ def _is_l7(flow: Flow) -> bool:
 def forwarded(observation: Observation, flows_on: bool) -> bool:
     if not flows_on:
         return True
-    return any(flow.forwarded or flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation))
+    return any(flow.verdict in _FORWARDED for flow in own_flows(observation))
 
 
 def denied(observation: Observation, evidence: Evidence) -> Drop | None:
     """The drop, where there is one that what came back does not contradict."""
     if not evidence.flows_on:
         return _denied_by_packets(observation, evidence)
-    drops = sorted(_drop_flows(observation), key=lambda flow: flow.time)
+    drops = sorted((flow for flow in own_flows(observation) if flow.verdict is FlowVerdict.DROPPED), key=lambda flow: flow.time)
     if not drops:
         return None
     at_l7 = any(_is_l7(flow) for flow in drops)

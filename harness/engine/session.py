@@ -17,7 +17,7 @@ import yaml
 from harness.cases.case import Case, Expectation, Phase, Placement
 from harness.clusters.base import Change, Cluster, Enforcement
 from harness.clusters.open import Hubble, default_timeout
-from harness.engine.checks import checks
+from harness.engine.checks import Check, checks
 from harness.engine.coverage import uncovered
 from harness.engine.events import (
     CasePrepared,
@@ -140,8 +140,7 @@ class Session:
     def check(self, expectation: Expectation) -> list[CheckResult]:
         """Probe and judge one expectation of the open case now. Before the first change it counts as the baseline."""
         current = self._current()
-        found = checks(current.case, [expectation], current.placement, families=self._families(), timeout=self._timeout)
-        return current.prober.run(found, enforced_at=current.enforced_at, baseline=not current.changed)
+        return current.prober.run(self._checks(current, [expectation]), enforced_at=current.enforced_at, baseline=not current.changed)
 
     # The end
 
@@ -211,8 +210,8 @@ class Session:
         self._emit(PhaseStarted(case=case.name, phase=phase.name, location=phase.location, replayed=replayed))
         self._enforce(current, phase, replayed=replayed)
         current.done = index
-        findings = self._findings(current, phase)
-        found = checks(case, phase.expectations, current.placement, families=self._families(), timeout=self._timeout)
+        found = self._checks(current, phase.expectations)
+        findings = self._findings(current, phase, found)
         results = current.prober.run(found, enforced_at=current.enforced_at, baseline=phase.baseline)
         for result in results:
             self._emit(CheckFinished(case=case.name, phase=phase.name, result=result, replayed=replayed))
@@ -256,7 +255,7 @@ class Session:
             current.texts.update((policy.ref, _text(policy.document)) for policy in change.apply)
         return revision, enforcement
 
-    def _findings(self, current: _Open, phase: Phase) -> tuple[PolicyFinding, ...]:
+    def _findings(self, current: _Open, phase: Phase, found: Sequence[Check]) -> tuple[PolicyFinding, ...]:
         refs = asked(phase)
         if not refs:
             return ()
@@ -264,24 +263,23 @@ class Session:
         findings = standing(phase, statuses)
         if not self._settings.coverage:
             return findings
-        return (*findings, *not_covered(phase, self._uncovered(current, phase, effective(phase, statuses))))
+        return (*findings, *not_covered(phase, self._uncovered(current, phase, found, effective(phase, statuses))))
 
-    def _uncovered(self, current: _Open, phase: Phase, refs: Sequence[PolicyRef]) -> tuple[PolicyRef, ...]:
+    def _uncovered(self, current: _Open, phase: Phase, found: Sequence[Check], refs: Sequence[PolicyRef]) -> tuple[PolicyRef, ...]:
         """Those that matter to no expectation of this phase, nor of a later one in which they are still in force as they are."""
         repository = current.prober.predictor.repository
-        left = uncovered(current.placement.state, repository, refs, self._traffic(current, phase))
+        left = uncovered(current.placement.state, repository, refs, _traffic(found))
         for later in later_phases(current.case, phase):
             replaced = {policy.ref for policy in later.apply} | set(later.remove)
             left = tuple(ref for ref in left if ref not in replaced)
             if not left:
                 break
             repository = repository.change(later.remove, [policy.document for policy in later.apply])
-            left = uncovered(current.placement.state, repository, left, self._traffic(current, later))
+            left = uncovered(current.placement.state, repository, left, _traffic(self._checks(current, later.expectations)))
         return left
 
-    def _traffic(self, current: _Open, phase: Phase) -> list[Traffic]:
-        found = checks(current.case, phase.expectations, current.placement, families=self._families(), timeout=self._timeout)
-        return [traffic for check in found for traffic in check.traffic]
+    def _checks(self, current: _Open, expectations: Sequence[Expectation]) -> tuple[Check, ...]:
+        return checks(current.case, expectations, current.placement, families=self._families(), timeout=self._timeout)
 
     def _skip(self, case: Case, phase: Phase, reason: str) -> PhaseSkipped:
         skipped = PhaseSkipped(case=case.name, phase=phase.name, reason=reason)
@@ -298,6 +296,10 @@ def _outcome(results: Sequence[CheckResult], findings: Sequence[PolicyFinding]) 
     if Outcome.FAILED in outcomes or any(finding.fails for finding in findings):
         return Outcome.FAILED
     return Outcome.UNKNOWN if Outcome.UNKNOWN in outcomes else Outcome.PASSED
+
+
+def _traffic(found: Sequence[Check]) -> list[Traffic]:
+    return [traffic for check in found for traffic in check.traffic]
 
 
 def _then(first: Change, second: Change) -> Change:
