@@ -12,7 +12,7 @@ from harness.cases.case import PolicyObject
 from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents
 from harness.cases.source import Place, Source, read_source, shown_path
 from harness.cases.suggest import closest, did_you_mean
-from harness.errors import HarnessError, PolicyFileError
+from harness.errors import PolicyFileError
 from harness.model.cluster import CIDRGroup
 from harness.model.verdict import PolicyRef
 
@@ -54,12 +54,12 @@ class ManifestObject:
         spec = self.document.get("spec")
         cidrs = spec.get("externalCIDRs") if isinstance(spec, Mapping) else None
         if not isinstance(cidrs, list):
-            raise self.name_place.error(f"{CIDR_GROUP} {self.name} needs `spec.externalCIDRs`, a list of CIDRs")
+            raise policy_error(self.name_place, f"{CIDR_GROUP} {self.name} needs `spec.externalCIDRs`, a list of CIDRs")
         for cidr in cidrs:
             try:
-                ipaddress.ip_network(cidr, strict=False)
-            except (ValueError, TypeError):
-                raise self.name_place.error(f"{CIDR_GROUP} {self.name}: `{cidr}` is no CIDR") from None
+                ipaddress.ip_network(str(cidr), strict=False)
+            except ValueError:
+                raise policy_error(self.name_place, f"{CIDR_GROUP} {self.name}: `{cidr}` is no CIDR") from None
         labels = self.document["metadata"].get("labels")
         return CIDRGroup(self.name, tuple(cidrs), dict(labels) if isinstance(labels, Mapping) else {})
 
@@ -106,32 +106,25 @@ def _file_objects(source: Source) -> Iterator[ManifestObject]:
 
 def objects_of(node: Node) -> Iterator[ManifestObject]:
     """The objects that a document (or an item of `policies:`) is: one, or the items of a List."""
-    error = _refuser(node.place)
     if not isinstance(node, Table):
-        raise error(f"expected a Kubernetes object (a mapping), found {kind_of(node)}")
+        raise policy_error(node.place, f"expected a Kubernetes object (a mapping), found {kind_of(node)}")
     kind_node = node.get("kind")
     if kind_node is None:
-        raise error("a Kubernetes object needs `kind`", hint=f"supported: {', '.join(SUPPORTED_KINDS)}")
+        raise policy_error(node.place, "a Kubernetes object needs `kind`", f"supported: {', '.join(SUPPORTED_KINDS)}")
     if isinstance(kind_node, Text) and (
         kind_node == "List" or (kind_node.endswith("List") and kind_node.removesuffix("List") in SUPPORTED_KINDS)
     ):
         items = node.get("items")
         if not isinstance(items, Items):
-            raise error(f"a {kind_node} needs `items`, a list of objects")
+            raise policy_error(node.place, f"a {kind_node} needs `items`, a list of objects")
         for item in items:
             yield from objects_of(item)
         return
     yield _object(node, kind_node)
 
 
-def _refuser(place: Place) -> Any:
-    def error(message: str, hint: str | None = None) -> HarnessError:
-        return _policy_error(place, message, hint)
-
-    return error
-
-
-def _policy_error(place: Place, message: str, hint: str | None = None) -> PolicyFileError:
+def policy_error(place: Place, message: str, hint: str | None = None) -> PolicyFileError:
+    """An error about a policy object, wherever it is written."""
     return PolicyFileError(message, location=place.location, source_line=place.source.line(place.line), hint=hint)
 
 
@@ -141,18 +134,18 @@ def _object(table: Table, kind_node: Node) -> ManifestObject:
         if hint and not hint.startswith("supported"):
             hint += f" (supported: {', '.join(SUPPORTED_KINDS)})"
         found = f"`{kind_node}`" if isinstance(kind_node, Text) else kind_of(kind_node)
-        raise _policy_error(kind_node.place, f"unknown kind {found}: no network policy", hint)
+        raise policy_error(kind_node.place, f"unknown kind {found}: no network policy", hint)
     kind = str(kind_node)
     version = _text(table, "apiVersion", f"a {kind}")
     if version not in _VERSIONS[kind]:
-        raise _policy_error(version.place, f"there is no {kind} in `{version}`", f"write apiVersion: {_VERSIONS[kind][0]}")
+        raise policy_error(version.place, f"there is no {kind} in `{version}`", f"write apiVersion: {_VERSIONS[kind][0]}")
     metadata = table.get("metadata")
     if not isinstance(metadata, Table):
-        raise _policy_error(table.place, f"a {kind} needs `metadata` with a `name`")
+        raise policy_error(table.place, f"a {kind} needs `metadata` with a `name`")
     name = _text(metadata, "name", f"the metadata of a {kind}")
     namespace = _text(metadata, "namespace", "metadata") if "namespace" in metadata else None
     if namespace is not None and kind in (CCNP, CIDR_GROUP):
-        raise _policy_error(metadata.key("namespace").place, f"a {kind} is cluster-wide: it has no namespace", "remove `namespace`")
+        raise policy_error(metadata.key("namespace").place, f"a {kind} is cluster-wide: it has no namespace", "remove `namespace`")
     document = plain(table)
     return ManifestObject(kind, str(name), str(namespace) if namespace is not None else None, document, table.place, name.place)
 
@@ -160,11 +153,11 @@ def _object(table: Table, kind_node: Node) -> ManifestObject:
 def _text(table: Table, key: str, owner: str) -> Text:
     if key not in table:
         near = closest(key, table)
-        raise _policy_error(table.place, f"{owner} needs `{key}`", f"did you mean `{key}` by `{near}`?" if near else None)
+        raise policy_error(table.place, f"{owner} needs `{key}`", f"did you mean `{key}` by `{near}`?" if near else None)
     node = table[key]
     if not isinstance(node, Text) or not isinstance(node.value, str) or not node.strip():
         hint = f'quote this: {key}: "{node}"' if isinstance(node, Text) and not node.null else None
-        raise _policy_error(table.place_of(key), f"`{key}` must be a text, not {kind_of(node)}", hint)
+        raise policy_error(table.place_of(key), f"`{key}` must be a text, not {kind_of(node)}", hint)
     return node
 
 

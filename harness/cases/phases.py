@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.cases.case import Expectation, Party, Phase, PolicyObject, Rejected
 from harness.cases.document import Text
 from harness.cases.expectations import resolve_expectation
-from harness.cases.manifests import CIDR_GROUP, ManifestObject, Manifests, objects_of
+from harness.cases.manifests import CIDR_GROUP, ManifestObject, Manifests, objects_of, policy_error
 from harness.cases.model import CaseModel, ExpectationModel, PhaseModel
 from harness.cases.names import Names
 from harness.cases.otherwise import otherwise
@@ -170,15 +170,17 @@ class _Groups:
             group = each.cidr_group()
             known = self._groups.setdefault(group.name, group)
             if known != group:
-                raise each.name_place.error(
+                raise policy_error(
+                    each.name_place,
                     f"{CIDR_GROUP} {group.name} has other contents in an earlier phase",
-                    hint="groups stay as they are for a whole case: write two cases",
+                    "groups stay as they are for a whole case: write two cases",
                 )
             phase = self._missing.get(group.name) or (self._selected_in if known is group else None)
             if phase is not None:
-                raise each.name_place.error(
+                raise policy_error(
+                    each.name_place,
                     f"a policy of the earlier phase `{phase}` refers to {CIDR_GROUP} {group.name}",
-                    hint="groups are there for a whole case: apply it in the same phase as the policy, or write two cases",
+                    "groups are there for a whole case: apply it in the same phase as the policy, or write two cases",
                 )
 
     def check(self, in_force: InForce, phase: str) -> None:

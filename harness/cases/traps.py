@@ -147,6 +147,8 @@ def _value(line: str, number: int, column: int, complaint: Complaint) -> Diagnos
         word = folded["text"].rstrip()
         begins = f"a text that begins with `{word[0]}` spans lines to YAML"
         return Diagnosis(number, folded.start("text"), len(word), begins, f"quote this: {quoted(word)}")
+    if "unexpected ':'" in problem:
+        return Diagnosis(number, column, 1, "a `:` at the end of a key needs a blank behind it", "as in `{key: , other: value}`")
     if "mapping values are not allowed" in problem:
         match = _KEYED.match(line)
         if match and re.search(r":(\s|$)", match["text"]):
