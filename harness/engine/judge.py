@@ -244,13 +244,14 @@ def _nothing_fits(observation: Observation, evidence: Evidence) -> str:
 
 
 def intended(result: ProbeResult, observation: Observation) -> bool:
-    """An answer that carries the probe's nonce and an intended server's name (of a ping only the nonce: kernels have no name)."""
+    """An answer that carries the probe's nonce and an intended server's name. A ping is answered by the kernel that has the address,
+    whatever is served there: the nonce suffices."""
     probe = observation.probe
     if result.ending is not Ending.ANSWERED or result.nonce != probe.nonce:
         return False
     if probe.request is not None and probe.request.kind is RequestKind.LOOKUP and result.status not in (None, DNS_NOERROR):
         return False
-    return result.server in probe.expected_servers or (not probe.protocol.has_ports and not result.server)
+    return result.server in probe.expected_servers or not probe.protocol.has_ports
 
 
 def answered(observation: Observation) -> bool:
