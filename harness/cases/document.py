@@ -17,8 +17,8 @@ from harness.cases.source import Place, Source
 from harness.cases.typed import NULLS, typed
 from harness.errors import HarnessError, Location
 
-_LIMIT = 500_000
-"""Values in one document, aliases followed: more is a mistake (or a bomb), never a case."""
+_LIMIT = 50_000
+"""Values that aliases repeat in one document: more is a mistake (or a bomb), never a case."""
 
 
 class Text(str):
@@ -205,7 +205,8 @@ class _Tree:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.count = 0
+        self.seen: set[int] = set()
+        self.repeated = 0
         self.open: set[int] = set()
 
     def place(self, node: yaml.Node) -> Place:
@@ -213,9 +214,11 @@ class _Tree:
         return Place(self.source, start.line + 1, start.column + 1, end.line + 1, end.column + 1)
 
     def convert(self, node: yaml.Node) -> Node:
-        self.count += 1
-        if self.count > _LIMIT:
-            raise self.place(node).error(f"expands to more than {_LIMIT:,} values", hint="aliases (`*name`) multiply what they name")
+        if id(node) in self.seen:
+            self.repeated += 1
+            if self.repeated > _LIMIT:
+                raise self.place(node).error(f"aliases repeat more than {_LIMIT:,} values", hint="an alias (`*name`) repeats what it names")
+        self.seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):
             return self.text(node)
         if id(node) in self.open:

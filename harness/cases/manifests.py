@@ -78,7 +78,7 @@ class Manifests:
             self._read[path] = tuple(_file_objects(read_source(path, error=PolicyFileError)))
         objects = self._read[path]
         if not objects:
-            raise written.error(f"there is no object in {shown_path(path)}")
+            raise policy_error(written.place, f"there is no object in {shown_path(path)}")
         return objects
 
     @staticmethod

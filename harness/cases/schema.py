@@ -33,6 +33,8 @@ def _tidy(node: Any) -> Any:
     if node == {"title": EXPECTATION}:
         return {"$ref": f"#/$defs/{EXPECTATION}"}
     result = {key: _tidy(value) for key, value in node.items() if key not in {"title", "default"}}
+    if "patternProperties" in result:
+        result["additionalProperties"] = False
     branches = result.get("anyOf")
     if isinstance(branches, list) and {"type": "null"} in branches and "default" in node and node["default"] is None:
         rest = [each for each in branches if each != {"type": "null"}]
