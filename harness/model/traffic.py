@@ -150,7 +150,7 @@ class Request:
             case RequestKind.TLS | RequestKind.LOOKUP:
                 return f"{self.kind.value} {self.name}"
             case _:
-                return self.kind.value
+                return str(self.kind.value)
 
 
 @dataclass(frozen=True, slots=True)
