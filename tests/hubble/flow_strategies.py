@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from harness.hubble.proto import flow_pb2
@@ -23,8 +23,8 @@ FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
 ON_THE_WIRE = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6, Protocol.VRRP, Protocol.IGMP)
 """Protocols that Hubble has a layer 4 for."""
 
-quick = settings(max_examples=30)
-"""For laws over whole flows, which are slow to make up: each run tries other ones."""
+quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For laws over whole flows, which are slow to make up, on machines that have other things to do: each run tries other ones."""
 
 
 def few(strategy: st.SearchStrategy) -> st.SearchStrategy:

@@ -8,7 +8,7 @@ import re
 import pytest
 from flow_strategies import LOSSES, flows, quick
 from google.protobuf import json_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.hubble.convert import event_of, flow_of, flow_to_proto, from_json, response_to_proto, to_json
@@ -54,6 +54,7 @@ def test_json_may_be_a_flow_without_its_envelope(flow: Flow):
     assert from_json(to_json(flow)["flow"]) == flow
 
 
+@settings(deadline=None)
 @given(LOSSES)
 def test_lost_events_survive_the_wire(lost: LostEvents):
     assert event_of(observer_pb2.GetFlowsResponse.FromString(response_to_proto(lost).SerializeToString())) == lost

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from flow_strategies import five_tuples, flows, quick
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from observing import make_flow
 
@@ -100,6 +100,7 @@ def test_keys_read_from_the_message_are_those_of_the_flow(one: Flow):
     assert raw_keys(flow_to_proto(one)) == tuple(map(flow_key, forward(one)))
 
 
+@settings(deadline=None)
 @given(five_tuples(), five_tuples(), st.booleans())
 def test_owning_implies_the_same_key(bound: FiveTuple, other: FiveTuple, reply: bool):
     one = flow(other, is_reply=reply)
