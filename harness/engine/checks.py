@@ -114,13 +114,18 @@ def checks(
 ) -> tuple[Check, ...]:
     """The checks of a phase, in the order of its expectations. `families` are those the cluster has; others are left out."""
     resolver = _Resolver(case, placement)
-    return tuple(
-        check
-        for expectation in expectations
-        for family in _families(expectation)
-        if family in families
-        for check in resolver.checks(expectation, family, expectation.timeout or timeout)
-    )
+    return tuple(check for each in expectations for check in _of_expectation(resolver, each, families, each.timeout or timeout))
+
+
+def _of_expectation(resolver: _Resolver, expectation: Expectation, families: frozenset[Family], timeout: float) -> Iterator[Check]:
+    """An expectation is never silently empty: where it leads to nothing to send, that is a check that cannot pass."""
+    wanted = [family for family in _families(expectation) if family in families]
+    found = [check for family in wanted for check in resolver.checks(expectation, family, timeout)]
+    yield from found
+    if wanted and not found:
+        sources, targets = ", ".join(map(str, expectation.sources)), ", ".join(each.written for each in expectation.targets)
+        nobody = Triple(sources, targets, None, expectation.targets[0].protocol)
+        yield Check(expectation, sources, targets, wanted[0], (nobody,), fault="there is nothing to send: no source meets any target")
 
 
 def _families(expectation: Expectation) -> tuple[Family, ...]:
@@ -183,7 +188,7 @@ class _Resolver:
             case PartyKind.EXTERNAL:
                 return (self._external(party.name, family),)
             case PartyKind.ADDRESS:
-                return (_outside(party.name, party.name, party.name),)
+                return (_outside(party.name, party.name, party.name),) if Family.of(party.name) is family else ()
             case PartyKind.BUILTIN:
                 return (self._built_in(party.name, family, other_node),)
             case _:
@@ -319,7 +324,8 @@ class _Resolver:
         for endpoint in self._case.endpoints.values():
             if endpoint.namespace != spec.namespace or any(endpoint.labels.get(key) != value for key, value in spec.selector.items()):
                 continue
-            served = next((each for each in endpoint.ports if port.target_port in (each.port, each.name)), None)
+            declared = (each for each in endpoint.ports if each.protocol is port.protocol)
+            served = next((each for each in declared if port.target_port in (each.port, each.name)), None)
             number = served.port if served else port.target_port
             for end in self._endpoint(endpoint, family):
                 if end.address is not None and isinstance(number, int):

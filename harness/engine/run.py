@@ -103,7 +103,10 @@ class Prober:
             pending = [
                 index
                 for index, check in enumerate(checks)
-                if outcomes[index].outcome is not Outcome.PASSED and check.exchange is not None and now < (check.expectation.within or 0.0)
+                if outcomes[index].outcome is not Outcome.PASSED
+                and check.exchange is not None
+                and not judged[index][0].baseline
+                and now < (check.expectation.within or 0.0)
             ]
             if not pending:
                 return

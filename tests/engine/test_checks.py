@@ -16,10 +16,12 @@ ENDPOINTS = """
       frontend: {node: a, labels: {app: frontend}}
       backend: {node: a, labels: {app: backend}, replicas: 2, ports: [8080, {port: 5353, protocol: UDP, serve: sink}]}
       far: {node: b, labels: {app: far}, ports: [{port: 9000, name: grpc}]}
+      resolver: {labels: {app: resolver}, ports: [{port: 5300, protocol: UDP, serve: sink}, 5300]}
       agent: {hostNetwork: true, node: b, ports: [9100]}
     services:
       backend: {selector: {app: backend}, ports: [{port: 80, targetPort: 8080}]}
       far: {selector: {app: far}, ports: [{port: 80, targetPort: grpc}]}
+      mixed: {selector: {app: resolver}, ports: [{port: 53, targetPort: 5300}]}
     externals:
       stripe: {names: [api.stripe.com], addresses: [203.0.113.10], ports: [443]}
     phases:
@@ -175,3 +177,23 @@ def test_nobody_is_meant_to_answer_on_an_undeclared_port(found):
 def test_a_stated_time_out_beats_the_clusters(found):
     (check,) = found("{allow: frontend -> far:9000, timeout: 7}")
     assert check.exchange.timeout == pytest.approx(7.0)
+
+
+def test_addresses_of_two_families_meet_only_what_is_of_theirs(found):
+    result = found("{deny: 'frontend -> 203.0.113.99:443, [2001:db8::99]:443', undeclared: true}")
+    assert [(check.target, check.family, check.fault) for check in result] == [
+        ("203.0.113.99:443/TCP", Family.IPV4, ""),
+        ("2001:db8::99:443/TCP ipv6", Family.IPV6, ""),
+    ]
+
+
+def test_an_expectation_that_leads_to_nothing_is_a_check_that_cannot_pass(found):
+    (check,) = found("{allow: 203.0.113.10 -> far:9000}")
+    (nothing,) = found("{allow: 203.0.113.10 -> far:9000, family: both}", families=frozenset({Family.IPV6}))
+    assert (check.fault, check.exchange is None) == ("", False)
+    assert (nothing.fault, nothing.exchange) == ("there is nothing to send: no source meets any target", None)
+
+
+def test_a_services_target_port_is_of_its_protocol(found):
+    (check,) = found("allow: frontend -> service/mixed:53")
+    assert [(server.port, server.serve) for server in check.exchange.servers] == [(5300, "auto")]
