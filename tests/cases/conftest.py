@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from case_folder import Folder, Mistake
+from tests.cases.case_folder import Folder, Mistake
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from case_folder import Folder
+from tests.cases.case_folder import Folder
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Party, PartyKind, Reason, Target
 from harness.cases.expectations import parse_expectation

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from case_folder import Folder
+from tests.cases.case_folder import Folder
 
 from harness.cases.case import PolicyObject
 from harness.cases.manifests import Manifests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from case_folder import Folder, Mistake
+from tests.cases.case_folder import Folder, Mistake
 
 from harness.cases.document import LibyamlLoader, PurePythonLoader, parse_documents
 from harness.cases.raw import RESERVED

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from case_folder import Folder
+from tests.cases.case_folder import Folder
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from case_folder import Folder
+from tests.cases.case_folder import Folder
 from hypothesis import given
 from hypothesis import strategies as st
 

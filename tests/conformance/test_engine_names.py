@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectors import read
+from tests.conformance.vectors import read
 
 from harness.policy.fqdn import FQDNMatcher
 from harness.policy.options import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from vectors import VERSIONS, Vector, engine_faults, scenarios, spec_cases, stages
+from tests.conformance.vectors import VERSIONS, Vector, engine_faults, scenarios, spec_cases, stages
 
 from harness.model.traffic import Direction
 from harness.policy.scenario import decode_scenario

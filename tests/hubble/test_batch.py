@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from flow_strategies import LOSSES, flows, quick
+from tests.hubble.flow_strategies import LOSSES, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
-from observing import make_flow, now_flow, observing, until
+from tests.hubble.observing import make_flow, now_flow, observing, until
 
 from harness.hubble.batch import LIMIT, ask, limit, pack, unpack
 from harness.hubble.client import FlowFeed

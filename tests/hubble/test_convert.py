@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from flow_strategies import LOSSES, flows, quick
+from tests.hubble.flow_strategies import LOSSES, flows, quick
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st

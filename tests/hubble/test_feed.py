@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from observing import now_flow, observing, until
+from tests.hubble.observing import now_flow, observing, until
 
 from harness.errors import FlowsUnavailableError
 from harness.hubble.client import FlowFeed, Observer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flow_strategies import filters, flows, quick
+from tests.hubble.flow_strategies import filters, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from observing import make_flow, now_flow, serving, until
+from tests.hubble.observing import make_flow, now_flow, serving, until
 
 from harness.errors import ClusterError, FlowsUnavailableError
 from harness.hubble.client import FlowFeed, Observer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flow_strategies import flows, quick
+from tests.hubble.flow_strategies import flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 

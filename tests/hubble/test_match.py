@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from flow_strategies import five_tuples, flows, quick
+from tests.hubble.flow_strategies import five_tuples, flows, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from observing import make_flow
+from tests.hubble.observing import make_flow
 
 from harness.hubble.convert import flow_to_proto
 from harness.hubble.feed import raw_keys

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from observing import now_flow, serving
+from tests.hubble.observing import now_flow, serving
 
 from harness.hubble.convert import from_json
 from harness.model.flow import FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record, LostEvents

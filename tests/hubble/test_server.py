@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from observing import make_flow, observing, serving, until
+from tests.hubble.observing import make_flow, observing, serving, until
 
 from harness.errors import ClusterError, FlowsUnavailableError
 from harness.hubble.client import Observer

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import NAMESPACES, ccnp, cilium_policies, repositories, states
+from tests.policy.policy_worlds import NAMESPACES, ccnp, cilium_policies, repositories, states
 
 from harness.model.cluster import ClusterState
 from harness.model.traffic import Direction, Protocol

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, pod, ports, repositories, states
+from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, pod, ports, repositories, states
 
 from harness.model.cluster import ClusterState
 from harness.model.traffic import Direction, EntityName, Protocol
