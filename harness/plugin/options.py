@@ -65,6 +65,12 @@ def as_typed(config: pytest.Config, nodeid: str) -> str:
     return os.path.relpath(config.rootpath / path, config.invocation_params.dir) + separator + rest
 
 
+def is_phase(nodeid: str) -> bool:
+    """Whether it is `FILE.yaml::CASE::PHASE`."""
+    file, _, rest = nodeid.partition("::")
+    return file.endswith(".yaml") and "::" in rest
+
+
 def declare(parser: pytest.Parser) -> None:
     """Add the options. Where another plugin owns `--timeout` (pytest-timeout: seconds for a whole test), ours is only `--probe-timeout`."""
     group = parser.getgroup("harness", "network policy cases (test_*.yaml)")

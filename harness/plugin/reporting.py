@@ -11,7 +11,7 @@ import pytest
 
 from harness.plugin.carry import ACCOUNT, COMMAND, EVENTS, OPENING, UNKNOWN
 from harness.plugin.failure import FailureText
-from harness.plugin.options import as_typed
+from harness.plugin.options import as_typed, is_phase, resolve
 
 if TYPE_CHECKING:
     from harness.reports.account import Account
@@ -28,7 +28,8 @@ class Reporting:
         self.config = config
         self.tally: Tally | None = None
         self._listeners: list[Listener] = []
-        self._openings: set[str] = set()
+        self._openings: dict[str, str] = {}
+        self._headed = False
         self.mistakes: list[str] = []
         """The case files that could not be collected."""
 
@@ -62,6 +63,29 @@ class Reporting:
     def _file(self, path: str) -> Path:
         return self.config.invocation_params.dir / path
 
+    # The line before the first test
+
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> str | None:
+        return self._headline([item.nodeid for item in items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and not self._headed and (text := self._headline(ids)):
+            self._headed = True
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+    def _headline(self, nodeids: Sequence[str]) -> str | None:
+        """Where cases are going to run; None where there are none."""
+        if self.config.get_verbosity() < 0 or self.config.getoption("collectonly") or not any(map(is_phase, nodeids)):
+            return None
+        from harness.clusters.open import default_hubble
+
+        options = resolve(self.config)
+        simulated = " (simulated: no packet will be sent)" if options.cluster == "memory" else ""
+        return f"harness: cluster {options.cluster}{simulated}, Cilium {options.cilium}, hubble {options.hubble or default_hubble(options.cluster)}"
+
     # What reports carry
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -90,10 +114,8 @@ class Reporting:
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, Any] | None:
         if getattr(report, UNKNOWN, False):
             return CATEGORY, "U", (CATEGORY.upper(), {"yellow": True, "bold": True})
-        if opening := getattr(report, OPENING, ""):
-            if opening in self._openings:
-                return "", "", ""  # another worker has said so
-            self._openings.add(opening)
+        if (opening := getattr(report, OPENING, "")) and self._openings.setdefault(opening, report.nodeid) != report.nodeid:
+            return "", "", ""  # another worker has said so
         return None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -117,10 +139,9 @@ class Reporting:
             for report in unknown:
                 terminalreporter.write_sep("_", report.head_line or report.nodeid, yellow=True, bold=True)
                 report.toterminal(self.config.get_terminal_writer())
-        if self.tally is not None and (self.config.get_verbosity() >= 0 or self.tally.disagreements):
-            lines = list(self.tally.lines(full=self.config.get_verbosity() > 0))
+        if self.tally is not None:
             terminalreporter.ensure_newline()
-            for line in lines:
+            for line in self.tally.lines(verbosity=self.config.get_verbosity()):
                 for text, style in line:
                     terminalreporter.write(text, **dict.fromkeys(style.split(), True))
                 terminalreporter.write_line("")

@@ -1,15 +1,17 @@
-"""How xdist spreads cases: all phases of a case go to one worker. Everything that is not a case is spread as xdist does by default."""
+"""How xdist spreads cases: all phases of a case go to one worker. Everything that is not a case is spread as xdist does by itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScheduling, LoadScopeScheduling, WorkStealingScheduling
+from xdist.scheduler import LoadGroupScheduling, LoadScheduling, WorkStealingScheduling
 
-MODES = {"load": LoadScheduling, "worksteal": WorkStealingScheduling}
-"""Those of xdist's modes that would tear cases apart. The others are left as they are: `loadscope` and `loadfile` keep cases together by
-themselves, `loadgroup` and `each` are the user's own decision."""
+from harness.plugin.options import is_phase
+
+MODES = {"load": LoadScheduling, "worksteal": WorkStealingScheduling, "loadgroup": LoadGroupScheduling}
+"""Those of xdist's modes that would tear cases apart, with what xdist does in them. `loadscope` and `loadfile` keep cases together
+by themselves; `each` runs everything everywhere."""
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -17,17 +19,15 @@ def make_scheduler(config: pytest.Config, log: Any) -> Any:
     return CaseScheduling(config, log) if config.getoption("dist") in MODES else None
 
 
-def is_phase(nodeid: str) -> bool:
-    """Whether it is `FILE.yaml::CASE::PHASE`."""
-    file, _, rest = nodeid.partition("::")
-    return file.endswith(".yaml") and "::" in rest
-
-
-class CaseScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A case is a scope; any other test is one of its own. A run without cases is handed to xdist's own scheduler."""
+class CaseScheduling(LoadGroupScheduling):  # type: ignore[misc]  # xdist has no types
+    """A case is a scope, and so is an xdist group (with `--dist=loadgroup`); any other test is one of its own. A run without cases is
+    handed to xdist's own scheduler."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.rsplit("::", 1)[0] if is_phase(nodeid) else nodeid
+        scope, _, last = nodeid.rpartition("::")
+        if self.config.getoption("dist") == "loadgroup" and "@" in last:
+            return str(super()._split_scope(nodeid))
+        return scope if is_phase(nodeid) else nodeid
 
     def schedule(self) -> None:
         first: list[str] = next(iter(self.registered_collections.values()), [])

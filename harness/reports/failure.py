@@ -125,9 +125,8 @@ def check(result: CheckResult, case: Case, policies: Sequence[PolicyObject], loc
     for observation in result.observations:
         yield _row("sent", wording.sent(observation))
         yield _row("came back", wording.came_back(observation))
-        flows = [wording.flow_line(flow) for flow in observation.flows[:FLOWS_SHOWN]]
-        if len(observation.flows) > FLOWS_SHOWN:
-            flows.append(f"and {len(observation.flows) - FLOWS_SHOWN} more")
+        lines = wording.flow_lines(observation.flows)
+        flows = lines[:FLOWS_SHOWN] + [f"and {len(lines) - FLOWS_SHOWN} more"] * (len(lines) > FLOWS_SHOWN)
         if not observation.flows_on:
             flows = ["not read (flows are off)"]
         for index, text in enumerate(flows or ["none was seen"]):

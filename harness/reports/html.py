@@ -209,8 +209,8 @@ def _seen(observation: Observation) -> Iterator[tuple[str, str]]:
         yield "flows", "not read (flows are off)"
     elif not observation.flows:
         yield "flows", "none was seen"
-    for flow in observation.flows:
-        yield "flow", wording.flow_line(flow)
+    for line in wording.flow_lines(observation.flows):
+        yield "flow", line
     for lost in observation.lost:
         yield "lost", f"{lost.count} flow events"
 

@@ -48,9 +48,11 @@ class Tally:
     def close(self) -> None:
         """Nothing to close."""
 
-    def lines(self, *, full: bool) -> Iterator[Line]:
-        """The summary. Disagreements are told always; `full` lists what is uncovered and unproven one by one."""
-        if not self.runs:
+    def lines(self, *, verbosity: int = 0) -> Iterator[Line]:
+        """The summary; from verbosity 1 on it lists what is uncovered and unproven one by one. Below 0 it tells only what nobody may
+        miss: that nothing was sent or no flow was read, and disagreements."""
+        full = verbosity > 0
+        if not self.runs or (verbosity < 0 and not self.disagreements and not self.runs[0].notes):
             return
         yield (("harness: ", "bold"), *self._place(), (f": {self._counts()}", ""))
         for note in dict.fromkeys(note for run in self.runs for note in run.notes):
@@ -58,6 +60,8 @@ class Tally:
         if self.disagreements:
             yield plain(f"  THE MODEL AND THE CLUSTER DISAGREE in {_number(len(self.disagreements), 'check')}:", "red bold")
             yield from (plain(f"    {text}", "red") for text in self.disagreements[:_LISTED])
+        if verbosity < 0:
+            return
         if self.uncovered:
             policies = "policy" if len(self.uncovered) == 1 else "policies"
             yield plain(

@@ -53,6 +53,17 @@ def came_back(observation: Observation) -> str:
     return text + ("; yet the server got it" if result.server_saw else "")
 
 
+def flow_lines(flows: Iterable[Flow]) -> list[str]:
+    """A line a flow, equal neighbours once: a drop comes as verdict and as drop event, with the same words."""
+    lines: list[list[str]] = []
+    for line in map(flow_line, flows):
+        if lines and lines[-1][0] == line:
+            lines[-1].append(line)
+        else:
+            lines.append([line])
+    return [same[0] + (f" (x{len(same)})" if len(same) > 1 else "") for same in lines]
+
+
 def flow_line(flow: Flow) -> str:
     """One flow as people read `hubble observe`, with who decided."""
     words = [_verdict(flow)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import textwrap
 from pathlib import Path
@@ -9,14 +10,10 @@ from pathlib import Path
 import pytest
 
 # pytester forgets what an inner run imported; what is imported here stays, and is not paid for again in every test.
-import harness.clusters.memory.cluster
-import harness.engine.session
-import harness.plugin.collect
-import harness.plugin.connectivity
-import harness.reports.allure
-import harness.reports.html  # noqa: F401
+for _name in ("clusters.memory.cluster", "engine.session", "plugin.collect", "plugin.connectivity", "reports.allure", "reports.html"):
+    importlib.import_module(f"harness.{_name}")
 
-QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 """Plugins that an inner run does without: importing hypothesis takes longer than most of these tests."""
 
 WALK = """

@@ -36,7 +36,9 @@ def test_command_line_beats_environment_beats_ini(resolved):
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_can_be_given_in_all_three_places(option, resolved):
-    value = {"cluster": "memory", "cilium-version": "1.19", "hubble": "off", "timeout": "2.5", "hubble-listen": "localhost:4245"}[option.name]
+    value = {"cluster": "memory", "cilium-version": "1.19", "hubble": "off", "timeout": "2.5", "hubble-listen": "localhost:4245"}[
+        option.name
+    ]
     given = [
         resolved(f"--{option.name}={value}"),
         resolved(ini=f"{option.dest} = {value}"),
@@ -110,4 +112,10 @@ def test_pytest_timeout_keeps_its_own_option_and_ours_has_another_name(suite):
 
 def test_help_lists_the_options_with_their_settings(suite):
     result = suite.run("--help", cluster=None)
-    result.stdout.fnmatch_lines(["network policy cases (test_*", "*--cluster=NAME*", "*--keep*", "*harness_cluster (string)*", "*HARNESS_CLUSTER*"])
+    result.stdout.fnmatch_lines([
+        "network policy cases (test_*",
+        "*--cluster=NAME*",
+        "*--keep*",
+        "*harness_cluster (string)*",
+        "*HARNESS_CLUSTER*",
+    ])
