@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.cases.case_folder import Folder
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Party, PartyKind, Reason, Target
 from harness.cases.expectations import parse_expectation
 from harness.errors import CaseError, Location
 from harness.model.traffic import Direction, Protocol, Request, RequestKind
 from harness.model.verdict import PolicyRef
+from tests.cases.case_folder import Folder
 
 HERE = Location("nowhere.py", 1)
 SHOP = """\

@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cases.case_folder import Folder
 
 from harness.cases.load import find_case_files, load_cases
 from harness.cases.names import BUILTINS
 from harness.errors import CaseError
+from tests.cases.case_folder import Folder
 
 SUITES = Path(__file__).parents[2] / "suites"
 EXAMPLE = """\

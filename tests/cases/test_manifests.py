@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cases.case_folder import Folder
 
 from harness.cases.case import PolicyObject
 from harness.cases.manifests import Manifests
 from harness.errors import PolicyFileError
 from harness.model.verdict import PolicyRef
+from tests.cases.case_folder import Folder
 
 POLICY = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: NAME}\nspec: {ingress: [{}]}\n"
 

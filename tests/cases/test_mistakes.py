@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.cases.case_folder import Folder, Mistake
 
 from harness.cases.document import LibyamlLoader, PurePythonLoader, parse_documents
 from harness.cases.raw import RESERVED
 from harness.cases.source import Source
 from harness.errors import CaseError, HarnessError, PolicyFileError
+from tests.cases.case_folder import Folder, Mistake
 
 Expect = Callable[[str], Mistake]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from tests.cases.case_folder import Folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from harness.cases.names import Names
 from harness.cases.otherwise import otherwise
 from harness.errors import Location
 from harness.model.traffic import Protocol
+from tests.cases.case_folder import Folder
 
 HERE = Location("x.yaml", 1)
 

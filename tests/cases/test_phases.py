@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.cases.case_folder import Folder
 
 from harness.cases.case import Case
 from harness.errors import CaseError, PolicyFileError
 from harness.model.cluster import CIDRGroup
 from harness.model.verdict import PolicyRef
+from tests.cases.case_folder import Folder
 
 CNP = "CiliumNetworkPolicy"
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.cases.case_folder import Folder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cases.requirements import policy_features, referenced_cidr_groups
+from tests.cases.case_folder import Folder
 
 CASE = """\
 case: x

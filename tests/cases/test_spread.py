@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from tests.cases.case_folder import Folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +8,7 @@ from harness.cases.state import cluster_state, external_addresses, spread
 from harness.errors import Location
 from harness.model.cluster import ContainerPort, ExternalHost, ServicePort
 from harness.model.traffic import PodRef, Protocol
+from tests.cases.case_folder import Folder
 
 HERE = Location("x.yaml", 1)
 ENDPOINTS = st.lists(
