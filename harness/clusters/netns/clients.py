@@ -1,0 +1,304 @@
+"""The clients of a lab: probes as sockets opened inside pods and hosts, thousands at a time. Not what they say (`speech`) and not
+what their results mean."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import heapq
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from harness.clusters.netns import speech
+from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.reactor import READ, WRITE, Reactor
+from harness.errors import ClusterError
+from harness.model.flow import FiveTuple
+from harness.model.probe import Ending, Probe, ProbeResult, Site
+from harness.model.traffic import Family, Protocol
+from harness.probes.agent import AgentEvent, Bound
+
+_FIRST_PORT, _LAST_PORT = 20000, 60999
+_START_AT_ONCE = 24
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_ECHO = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
+_ENDINGS: Mapping[int, Ending] = {
+    errno.ECONNREFUSED: Ending.REFUSED,
+    errno.ECONNRESET: Ending.RESET,
+    errno.EPIPE: Ending.RESET,
+    errno.ETIMEDOUT: Ending.TIMEOUT,
+    errno.ENETUNREACH: Ending.UNREACHABLE,
+    errno.EHOSTUNREACH: Ending.UNREACHABLE,
+    errno.EACCES: Ending.UNREACHABLE,
+    errno.EPERM: Ending.UNREACHABLE,
+    errno.ENOPROTOOPT: Ending.UNREACHABLE,
+    errno.EPROTO: Ending.UNREACHABLE,
+}
+
+
+class _Running:
+    """A probe under way."""
+
+    __slots__ = ("buffer", "five", "probe", "sent", "sock", "started")
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self.sock: socket.socket | None = None
+        self.five: FiveTuple | None = None
+        self.started = time.time_ns()
+        self.sent = False
+        self.buffer = b""
+
+
+class Clients:
+    """Sends probes, as many at once as `limit`. Events go to `emit`, every Bound before its packets leave."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        place: Callable[[Site, Family], tuple[Namespace, str]],
+        seen: dict[str, str],
+        emit: Callable[[AgentEvent], None],
+        *,
+        limit: int,
+    ) -> None:
+        """`place` finds a site's namespace and address (ClusterError where there is none), `seen` are the nonces that reached a server,
+        and its name."""
+        self._reactor = reactor
+        self._place = place
+        self._seen = seen
+        self._emit = emit
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Probe] = deque()
+        self._running: dict[int, _Running] = {}
+        self._by_nonce: dict[str, int] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._next_port: dict[tuple[Namespace, Protocol], int] = {}
+        self._pings: set[Namespace] = set()
+
+    def run(self, probes: Iterable[Probe]) -> None:
+        self._waiting.extend(probes)
+        self._pump_soon()
+
+    def stop(self, probe_id: int) -> None:
+        """End a probe now; one that is not under way any more is none of our business."""
+        running = self._running.get(probe_id)
+        if running is not None:
+            self._finish(running, Ending.STOPPED)
+
+    def saw(self, nonce: str, server: str) -> None:
+        """A server that gives no answer has seen the nonce: for its probe, that is the answer."""
+        running = self._running.get(self._by_nonce.get(nonce, -1))
+        if running is not None and running.probe.serve == "sink":
+            self._finish(running, Ending.ANSWERED, speech.Said(server, nonce))
+
+    def clear(self) -> None:
+        """Forget everything that is under way, without results."""
+        self._waiting.clear()
+        for running in self._running.values():
+            if running.sock is not None:
+                self._reactor.forget(running.sock.fileno())
+                running.sock.close()
+        self._running.clear()
+        self._by_nonce.clear()
+        self._deadlines.clear()
+
+    # Starting. A few at a time, so that answers and the kernel's log are read in between.
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        for _ in range(_START_AT_ONCE):
+            if not self._waiting or len(self._running) >= self._limit:
+                break
+            self._start(self._waiting.popleft())
+        if self._waiting and len(self._running) < self._limit:
+            self._pump_soon()
+
+    def _start(self, probe: Probe) -> None:
+        running = _Running(probe)
+        self._running[probe.id] = running
+        self._by_nonce[probe.nonce] = probe.id
+        now = self._loop.time()
+        heapq.heappush(self._deadlines, (now + probe.timeout, probe.id))
+        if self._timer is None or self._timer.when() > now + probe.timeout:
+            self._set_timer()
+        unspoken = speech.unspoken(probe)
+        if unspoken:
+            self._finish(running, Ending.ERROR, detail=unspoken)
+            return
+        try:
+            running.sock = sock = self._bound(running)
+            with suppress(BlockingIOError):
+                sock.connect((probe.address, probe.port if probe.protocol.has_ports else 0))
+            # Between two namespaces of one machine the handshake is mostly over by now.
+            running.sent = self._send(running)
+            self._reactor.watch(sock.fileno(), READ if running.sent else WRITE, lambda: self._ready(running))
+        except OSError as failure:
+            self._failed(running, failure)
+        except ClusterError as failure:
+            self._finish(running, Ending.ERROR, detail=failure.message)
+
+    def _bound(self, running: _Running) -> socket.socket:
+        """The client's socket, in its site's namespace and bound; tells it."""
+        probe = running.probe
+        protocol = probe.protocol
+        namespace, source = self._place(probe.site, probe.family)
+        source = probe.source_address or source
+        namespace.enter()
+        family = socket.AF_INET6 if probe.family is Family.IPV6 else socket.AF_INET
+        icmp = protocol in _ECHO
+        if icmp and namespace not in self._pings:
+            Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
+            self._pings.add(namespace)
+        kind = socket.SOCK_DGRAM if icmp or protocol is Protocol.UDP else socket.SOCK_STREAM
+        number = protocol.number if icmp or protocol is Protocol.SCTP else 0
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
+        try:
+            if icmp:
+                sock.bind((source, 0))
+                five = FiveTuple(protocol, source, 0, probe.address, _ECHO[protocol])
+            else:
+                if kind == socket.SOCK_STREAM:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                port = self._bind(sock, namespace, protocol, source, probe.port)
+                five = FiveTuple(protocol, source, port, probe.address, probe.port)
+        except OSError:
+            sock.close()
+            raise
+        running.five = five
+        running.started = time.time_ns()
+        self._emit(Bound(probe.id, five, running.started))
+        return sock
+
+    def _bind(self, sock: socket.socket, namespace: Namespace, protocol: Protocol, source: str, avoid: int) -> int:
+        """The next port of the namespace's range: none comes again before all the others were used."""
+        key = (namespace, protocol)
+        port = self._next_port.get(key, _FIRST_PORT)
+        while True:
+            following = port + 1 if port < _LAST_PORT else _FIRST_PORT
+            self._next_port[key] = following
+            # From a port to itself, TCP would connect a socket to itself.
+            if port != avoid:
+                try:
+                    sock.bind((source, port))
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+                else:
+                    return port
+            port = following
+
+    # Going on
+
+    def _send(self, running: _Running) -> bool:
+        """Whether the socket took the message; it does not before it is connected."""
+        sock = running.sock
+        assert sock is not None  # noqa: S101 -- it was bound
+        message = speech.request(running.probe)
+        if running.probe.protocol in _ECHO:
+            message = struct.pack("!BBHHH", _ECHO[running.probe.protocol], 0, 0, 0, 1) + message
+        try:
+            sock.send(message)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _ready(self, running: _Running) -> None:
+        sock = running.sock
+        if sock is None or running.probe.id not in self._running:
+            return
+        try:
+            if not running.sent:
+                running.sent = self._send(running)
+                if running.sent:
+                    self._reactor.change(sock.fileno(), READ)
+                return
+            data = sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as failure:
+            self._failed(running, failure)
+            return
+        self._received(running, data)
+
+    def _received(self, running: _Running, data: bytes) -> None:
+        probe = running.probe
+        if probe.protocol in _ECHO:
+            # A kernel answers pings, and it has no name.
+            said = speech.Said(nonce=data[8:].decode(errors="replace"))
+            if said.nonce == probe.nonce:
+                self._finish(running, Ending.ANSWERED, said, saw=True)
+            return
+        if not data and probe.protocol is not Protocol.UDP:
+            self._finish(running, Ending.RESET, detail="the server closed the connection without an answer")
+            return
+        running.buffer += data
+        got = speech.answered(running.buffer)
+        if got is not None:
+            self._finish(running, Ending.ANSWERED, got)
+
+    # Ending
+
+    def _failed(self, running: _Running, failure: OSError) -> None:
+        ending = _ENDINGS.get(failure.errno or 0, Ending.ERROR)
+        detail = "" if ending in (Ending.REFUSED, Ending.RESET) else (failure.strerror or str(failure))
+        self._finish(running, ending, detail=detail)
+
+    def _finish(self, running: _Running, ending: Ending, said: speech.Said | None = None, detail: str = "", *, saw: bool = False) -> None:
+        probe = running.probe
+        if self._running.pop(probe.id, None) is None:
+            return
+        self._by_nonce.pop(probe.nonce, None)
+        if running.sock is not None:
+            self._reactor.forget(running.sock.fileno())
+            running.sock.close()
+        server = self._seen.pop(probe.nonce, None)
+        self._emit(
+            ProbeResult(
+                id=probe.id,
+                ending=ending,
+                started=running.started,
+                ended=time.time_ns(),
+                five_tuple=running.five,
+                server=said.server if said else "",
+                nonce=said.nonce if said else "",
+                status=said.status if said else None,
+                server_saw=saw or (server is not None and (not probe.expected_servers or server in probe.expected_servers)),
+                detail=detail,
+            )
+        )
+        if self._waiting:
+            self._pump_soon()
+
+    # One timer for all
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._deadlines and self._deadlines[0][1] not in self._running:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            self._timer = self._loop.call_at(self._deadlines[0][0], self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            running = self._running.get(heapq.heappop(self._deadlines)[1])
+            if running is not None:
+                self._finish(running, Ending.TIMEOUT)
+        self._set_timer()

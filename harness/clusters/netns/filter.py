@@ -1,0 +1,105 @@
+"""The packet filter of one node: holds what is in force and writes only what differs, as one transaction. The text is `ruleset`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.clusters.netns import ruleset
+from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.nftables import Ruleset
+from harness.clusters.netns.ruleset import Compiled, Forwarding, Range
+from harness.model.traffic import Direction
+from harness.policy.map import DirectionPolicy, EndpointPolicy
+
+_BINDINGS = {Direction.EGRESS: "from_pod", Direction.INGRESS: "to_pod"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a node must enforce. `peers` are exact addresses and their identities, `ranges` the prefixes, `pods` the policy by link."""
+
+    revision: int
+    peers: Mapping[str, int]
+    ranges: Mapping[str, int]
+    pods: Mapping[str, EndpointPolicy]
+
+
+@dataclass(slots=True)
+class _State:
+    peers: dict[str, dict[str, str]] = field(default_factory=lambda: {"peer4": {}, "peer6": {}})
+    ranges: dict[str, tuple[Range, ...]] = field(default_factory=lambda: {"range4": (), "range6": ()})
+    policies: dict[Compiled, str] = field(default_factory=dict)
+    bindings: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in _BINDINGS.values()})
+
+
+class NodeFilter:
+    """Raises ClusterError where the kernel refuses a change; then what was in force still is."""
+
+    def __init__(self, namespace: Namespace, owner: str, *, ipv6: bool) -> None:
+        self._ruleset = Ruleset(namespace, owner)
+        self._state = _State()
+        self._names = 0
+        self._services = 0
+        self._ruleset.run("\n".join((ruleset.base(ipv6=ipv6), *ruleset.labels(0))))
+
+    def change(self, wanted: Wanted) -> None:
+        """Enforce this from now on; packets see the whole change or nothing of it."""
+        state = _State()
+        first: list[str] = []
+        last: list[str] = []
+        for name, version in (("peer4", "."), ("peer6", ":")):
+            state.peers[name] = {address: str(identity) for address, identity in wanted.peers.items() if version in address}
+            first.extend(ruleset.change_elements(name, self._state.peers[name], state.peers[name]))
+        for name, number in (("range4", 4), ("range6", 6)):
+            state.ranges[name] = ruleset.disjoint(wanted.ranges, number)
+            if state.ranges[name] != self._state.ranges[name]:
+                first.extend(ruleset.replace_ranges(name, state.ranges[name]))
+        bound: dict[int, Compiled] = {}
+        for direction, binding in _BINDINGS.items():
+            for link, endpoint in wanted.pods.items():
+                policy: DirectionPolicy = getattr(endpoint, direction.value)
+                if not policy.enforced:
+                    continue
+                # Equal endpoints share their objects, so each is compiled once.
+                content = bound.get(id(policy))
+                if content is None or content.direction is not direction:
+                    content = bound[id(policy)] = ruleset.compiled(policy, direction)
+                state.bindings[binding][f'"{link}"'] = f"jump {self._named(content, state, first)}"
+            first.extend(ruleset.change_elements(binding, self._state.bindings[binding], state.bindings[binding]))
+        for content, name in self._state.policies.items():
+            if content not in state.policies:
+                last.extend(ruleset.delete_policy(name, content))
+        self._ruleset.run("\n".join((*first, *last, *ruleset.labels(wanted.revision))))
+        self._state = state
+
+    def _named(self, content: Compiled, state: _State, commands: list[str]) -> str:
+        """The chain of this content, added where there is none yet."""
+        if content not in state.policies:
+            name = self._state.policies.get(content)
+            if name is None:
+                self._names += 1
+                name = f"policy_{self._names}"
+                commands.extend(ruleset.add_policy(name, content))
+            state.policies[content] = name
+        return state.policies[content]
+
+    def serve(self, forwardings: Sequence[Forwarding]) -> None:
+        """These are the services from now on."""
+        if not forwardings and not self._services:
+            return
+        self._ruleset.run("\n".join((*ruleset.delete_services(self._services), *ruleset.add_services(forwardings))))
+        self._services = len(forwardings)
+
+    def hairpin(self, links: Sequence[str]) -> None:
+        """These links lead to pods that may be sent back to themselves by a service."""
+        if links:
+            listed = ", ".join(f'"{link}" . "{link}"' for link in links)
+            self._ruleset.run(f"add element {ruleset.TABLE} hairpin {{ {listed} }}")
+
+    def listed(self) -> str:
+        """The whole filter as `nft list` prints it, for people and tests."""
+        return self._ruleset.run(f"list table {ruleset.TABLE}")
+
+    def close(self) -> None:
+        self._ruleset.close()

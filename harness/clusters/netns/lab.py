@@ -1,0 +1,374 @@
+"""The lab: a small Cilium of two nodes or more in one process. Deploys a case, enforces its policies, sends its probes, serves its flows.
+
+Runs in the lab's own process (`__main__` starts it there); tests see it through `cluster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.clusters.netns import addresses
+from harness.clusters.netns.clients import Clients
+from harness.clusters.netns.filter import NodeFilter, Wanted
+from harness.clusters.netns.flows import FlowMaker
+from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.nflog import PacketLog, forget_connections
+from harness.clusters.netns.reactor import Reactor
+from harness.clusters.netns.ruleset import Forwarding
+from harness.clusters.netns.servers import Served, Servers
+from harness.clusters.netns.snapshot import PodPlace, Snapshot
+from harness.clusters.netns.topology import Host, PodSlot, Topology, ipv6_here
+from harness.clusters.netns.wire import Deployment
+from harness.errors import ClusterError
+from harness.hubble.server import FlowStore
+from harness.model.cluster import LOCAL_CLUSTER, ClusterState, Pod, Service
+from harness.model.flow import Flow, LostEvents
+from harness.model.probe import Probe, Site
+from harness.model.traffic import Family, PodRef, Protocol
+from harness.model.verdict import Decision, PolicyRef, PolicyStatus
+from harness.policy.compile import compile_maps
+from harness.policy.evaluate import Evaluator
+from harness.policy.map import DirectionPolicy, EndpointPolicy, PolicyMaps
+from harness.policy.options import Options
+from harness.policy.repository import Repository
+from harness.probes.agent import AgentEvent
+
+_EMPTY = ClusterState(namespaces={}, pods=())
+_REVISIONS_KEPT = 8
+_OPEN = DirectionPolicy(enforced=False, default=Decision.ALLOW, by_identity={})
+
+
+class Lab:
+    """Made once per process, on its event loop. Public methods are the calls that come over the wire; they raise ClusterError."""
+
+    def __init__(self, *, options: Options, pods: int, emit: Callable[[AgentEvent], None], store: FlowStore | None) -> None:
+        """`pods` are made ready on each of the first two nodes. Without a `store`, packets are counted and no flows are made."""
+        self._options = replace(options, ipv6=ipv6_here())
+        self._reactor = Reactor()
+        self._store = store
+        self._topology = Topology(ipv6=self._options.ipv6)
+        self._filters: dict[str, NodeFilter] = {}
+        self._logs: dict[str, PacketLog] = {}
+        self._snapshots: dict[int, Snapshot] = {}
+        self._flows = FlowMaker(self._snapshots.get, self._publish)
+        self._servers = Servers(self._reactor, self._saw)
+        self._clients = Clients(self._reactor, self._place, self._servers.seen, emit, limit=_sockets() // 4)
+        self._loop = asyncio.get_running_loop()
+        self._discarded: set[int] = set()
+        self._revision = 0
+        for name in ("a", "b"):
+            self._node(name)
+            self._topology.add_pods(name, pods)
+            self._filters[name].hairpin([slot.link for slot in self._topology.nodes[name].slots])
+        self._empty()
+
+    def _empty(self) -> None:
+        self._state = _EMPTY
+        self._pods: dict[PodRef, Pod] = {}
+        self._slots: dict[PodRef, PodSlot] = {}
+        self._sites: dict[tuple[Site, Family], tuple[Namespace, str]] = {}
+        self._repository = Repository.empty(self._options)
+        self._evaluator = Evaluator(self._state, self._repository)
+        self._enforced: dict[PodRef, EndpointPolicy] = {}
+
+    def _node(self, name: str) -> Host:
+        """A node with its filter and log, made when first needed."""
+        node = self._topology.node(name)
+        if name not in self._filters:
+            self._filters[name] = NodeFilter(node.namespace, node.name, ipv6=self._options.ipv6)
+            log = PacketLog(node.namespace, lambda prefix, data: self._flows.packet(name, prefix, data), lambda: self._flows.lost(name))
+            self._logs[name] = log
+            # Straight on the loop: it is asked before the sockets of the reactor are, and it lives as long as the lab.
+            self._loop.add_reader(log.fileno(), log.read)
+        return node
+
+    # Calls
+
+    def about(self) -> Mapping[str, Any]:
+        """What the other side must know of this lab."""
+        return {"pid": os.getpid(), "ipv6": self._options.ipv6, "sctp": _sctp_here()}
+
+    def prepare(self, deployment: Deployment) -> Mapping[str, tuple[str, ...]]:
+        """Deploy a case; the former one is gone first. Returns every address, by the keys of `Placement.addresses`."""
+        self.release()
+        state = deployment.state
+        self._state = state
+        self._pods = {pod.ref: pod for pod in state.pods}
+        for name in sorted({*state.nodes, *(pod.node for pod in state.pods)}):
+            self._node(name)
+        self._take_slots(state)
+        found = {f"pod:{ref}": self._host_of(pod).addresses for ref, pod in self._pods.items()}
+        self._topology.take_on(address for own in deployment.externals.values() for address in own)
+        found |= {
+            f"external:{name}": tuple(address for address in own if self._options.ipv6 or ":" not in address)
+            for name, own in deployment.externals.items()
+        }
+        for port in deployment.ports:
+            if port.pod is not None:
+                host: Host | PodSlot = self._host_of(self._pods[port.pod])
+                own, name = host.addresses, str(port.pod)
+            else:
+                host, own, name = self._topology.world, found[f"external:{port.external}"], port.external
+            for address in own:
+                self._servers.open(Served(name, address, port.protocol, port.port, port.serve), host.namespace)
+        found |= self._serve_services(state.services)
+        found |= {f"node:{name}": node.addresses for name, node in self._topology.nodes.items() if name in {"a", "b", *state.nodes}}
+        found["world"] = self._topology.world.addresses
+        found["kube-apiserver"] = self._topology.kube_apiserver.addresses
+        self._evaluator = Evaluator(state, self._repository)
+        self._enforce(compile_maps(self._evaluator))
+        return found
+
+    def apply(self, remove: Sequence[PolicyRef], documents: Sequence[Mapping[str, Any]]) -> int:
+        """Change the policies; they are enforced when this returns. The number of the new revision."""
+        repository = self._repository.change(remove, documents)
+        evaluator = Evaluator(self._state, repository)
+        maps = compile_maps(evaluator)
+        _refuse_proxies(maps)
+        self._enforce(maps)
+        self._repository, self._evaluator = repository, evaluator
+        return self._revision
+
+    def status(self, policies: Sequence[PolicyRef]) -> Mapping[PolicyRef, PolicyStatus]:
+        return {ref: self._evaluator.status(ref) for ref in policies}
+
+    def run(self, probes: Sequence[Probe]) -> None:
+        """Send probes; what happens to them is told by events."""
+        self._open_built_ins(probes)
+        self._clients.run(probes)
+
+    def stop(self, probe_id: int) -> None:
+        self._clients.stop(probe_id)
+
+    def release(self) -> None:
+        """End the case: nothing of it is served, enforced or remembered."""
+        self._clients.clear()
+        self._servers.close()
+        self._discarded.clear()
+        for name, filter_ in self._filters.items():
+            self._logs[name].read()
+            filter_.serve(())
+            filter_.change(Wanted(self._revision, {}, {}, {}))
+            forget_connections(self._topology.nodes[name].namespace)
+        self._topology.give_back(self._slots.values())
+        self._empty()
+
+    # Calls that break things on purpose, for tests of whether that is noticed
+
+    def fault_close(self, server: str, port: int | None = None) -> int:
+        """A server dies, or one of its ports. How many sockets that was."""
+        found = self._servers.find(server, port=port)
+        self._servers.close(found)
+        return len(found)
+
+    def fault_discard_flows(self, port: int) -> None:
+        """Flows towards this port vanish from now on, until the case ends."""
+        self._discarded.add(port)
+
+    def fault_lose_events(self, number: int) -> None:
+        """The kernel says that it lost events."""
+        for name in list(self._logs)[:1] * number:
+            self._flows.lost(name)
+
+    def ruleset(self, node: str) -> str:
+        """A node's packet filter as text."""
+        return self._filters[node].listed()
+
+    def counters(self) -> Mapping[str, int]:
+        return {"logged": self._flows.logged, "lost": self._flows.lost_count}
+
+    def close(self) -> None:
+        self._clients.clear()
+        self._servers.close()
+        for name, log in self._logs.items():
+            self._loop.remove_reader(log.fileno())
+            log.close()
+            self._filters[name].close()
+        self._reactor.close()
+        self._topology.close()
+
+    # Deploying
+
+    def _take_slots(self, state: ClusterState) -> None:
+        wanted = Counter(pod.node for pod in state.pods if not pod.host_network)
+        for name, number in wanted.items():
+            node = self._topology.nodes[name]
+            missing = number - len(node.free)
+            if missing > 0:
+                self._topology.add_pods(name, missing)
+                self._filters[name].hairpin([slot.link for slot in node.slots[-missing:]])
+        self._slots = {pod.ref: self._topology.take(pod.node) for pod in state.pods if not pod.host_network}
+
+    def _host_of(self, pod: Pod) -> Host | PodSlot:
+        return self._topology.nodes[pod.node] if pod.host_network else self._slots[pod.ref]
+
+    def _serve_services(self, services: Sequence[Service]) -> dict[str, tuple[str, ...]]:
+        """Give each service its address and let every node translate it. What has no backend is translated to nothing."""
+        found: dict[str, tuple[str, ...]] = {}
+        forwardings: list[Forwarding] = []
+        for slot, service in enumerate(services):
+            if service.headless:
+                continue
+            own = tuple(address for address in addresses.service(slot) if self._options.ipv6 or ":" not in address)
+            found[f"service:{service.namespace}/{service.name}"] = own
+            behind = [pod for pod in self._state.pods if _selects(service, pod)]
+            for address in own:
+                for port in service.ports:
+                    backends = tuple(
+                        (each, number)
+                        for pod in behind
+                        if (number := _target_port(pod, port.target_port, port.protocol)) is not None
+                        for each in self._host_of(pod).addresses
+                        if (":" in each) == (":" in address)
+                    )
+                    if backends:
+                        forwardings.append(Forwarding(address, port.protocol.number, port.port, backends))
+        for filter_ in self._filters.values():
+            filter_.serve(forwardings)
+        return found
+
+    def _open_built_ins(self, probes: Sequence[Probe]) -> None:
+        """World, nodes and the API server's host serve whatever they are probed on."""
+        hosts = {address: host for host in self._topology.hosts.values() for address in host.addresses}
+        for probe in probes:
+            host = hosts.get(probe.address)
+            if host is None or host.name not in probe.expected_servers or not probe.protocol.has_ports:
+                continue
+            if not any(each.address == probe.address for each in self._servers.find(host.name, probe.protocol, probe.port)):
+                self._servers.open(Served(host.name, probe.address, probe.protocol, probe.port), host.namespace)
+
+    # Enforcing
+
+    def _enforce(self, maps: PolicyMaps) -> None:
+        self._revision += 1
+        enforced = {ref: _with_former(policy, self._enforced.get(ref)) for ref, policy in maps.endpoints.items() if ref in self._slots}
+        snapshot = Snapshot(
+            revision=self._revision,
+            cluster=LOCAL_CLUSTER,
+            maps=maps,
+            pods={
+                ref: PodPlace(
+                    slot.node, slot.link, slot.addresses, 1000 + slot.number * addresses.MAX_NODES + addresses.node_index(slot.node)
+                )
+                for ref, slot in self._slots.items()
+            },
+            nodes={name: node.addresses for name, node in self._topology.nodes.items()},
+            kube_apiserver=self._topology.kube_apiserver.addresses,
+            enforced=enforced,
+        )
+        self._snapshots[self._revision] = snapshot
+        self._snapshots.pop(self._revision - _REVISIONS_KEPT, None)
+        for name, filter_ in self._filters.items():
+            filter_.change(Wanted(self._revision, snapshot.peers(name), maps.ipcache, snapshot.links(name)))
+        self._enforced = enforced
+
+    # Probing
+
+    def _place(self, site: Site, family: Family) -> tuple[Namespace, str]:
+        key = (site, family)
+        found = self._sites.get(key)
+        if found is None:
+            found = self._sites[key] = self._find_place(site, family)
+        return found
+
+    def _find_place(self, site: Site, family: Family) -> tuple[Namespace, str]:
+        host: Host | PodSlot
+        match site.kind:
+            case "pod":
+                pod = self._pods.get(PodRef(*site.name.split("/", 1))) if "/" in site.name else None
+                if pod is None:
+                    raise ClusterError(f"there is no {site} in the lab")
+                host = self._host_of(pod)
+            case "node":
+                if site.name not in self._topology.nodes:
+                    raise ClusterError(f"there is no {site} in the lab")
+                host = self._topology.nodes[site.name]
+            case "world":
+                host = self._topology.world
+                if site.name:
+                    self._topology.take_on([site.name])
+                    return host.namespace, site.name
+            case "kube-apiserver":
+                host = self._topology.kube_apiserver
+            case _:
+                raise ClusterError(f"the lab has no site of the kind {site.kind!r}")
+        address = next((each for each in host.addresses if Family.of(each) is family), None)
+        if address is None:
+            raise ClusterError(f"{site} has no {family} address: this machine has no IPv6")
+        return host.namespace, address
+
+    def _saw(self, nonce: str, server: str) -> None:
+        self._clients.saw(nonce, server)
+
+    def _publish(self, event: Flow | LostEvents) -> None:
+        if self._store is None:
+            return
+        if isinstance(event, Flow) and event.five_tuple.destination_port in self._discarded:
+            return
+        self._store.publish(event)
+
+
+def _with_former(policy: EndpointPolicy, former: EndpointPolicy | None) -> EndpointPolicy:
+    """A direction whose policy could not be computed keeps what was enforced before, as a Cilium endpoint does."""
+
+    def of(new: DirectionPolicy, old: DirectionPolicy) -> DirectionPolicy:
+        broken = any(interval.decision is Decision.ERROR for intervals in new.by_identity.values() for interval in intervals)
+        return old if broken else new
+
+    ingress = of(policy.ingress, former.ingress if former else _OPEN)
+    egress = of(policy.egress, former.egress if former else _OPEN)
+    if ingress is policy.ingress and egress is policy.egress:
+        return policy
+    return EndpointPolicy(ingress=ingress, egress=egress)
+
+
+def _refuse_proxies(maps: PolicyMaps) -> None:
+    """Half a policy is none: rules that a proxy would have to enforce must never pass as plain ports."""
+    for ref, endpoint in maps.endpoints.items():
+        for policy in (endpoint.ingress, endpoint.egress):
+            for intervals in policy.by_identity.values():
+                for interval in intervals:
+                    if interval.redirect:
+                        by = ", ".join(sorted({str(rule) for rule in interval.rules}))
+                        raise ClusterError(
+                            f"the lab does not enforce {interval.redirect} rules yet: {by} for {ref}",
+                            hint="Run this case on a cluster that does, or with `--cluster=memory`.",
+                        )
+
+
+def _selects(service: Service, pod: Pod) -> bool:
+    return (
+        service.selector is not None
+        and service.namespace == pod.ref.namespace
+        and all(pod.labels.get(key) == value for key, value in service.selector.items())
+    )
+
+
+def _target_port(pod: Pod, target: int | str, protocol: Protocol) -> int | None:
+    if isinstance(target, int):
+        return target
+    return next((port.port for port in pod.ports if port.name == target and port.protocol is protocol), None)
+
+
+def _sockets() -> int:
+    """How many this process may have open: as many as the machine lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def _sctp_here() -> bool:
+    import socket
+
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, Protocol.SCTP.number).close()
+    except OSError:
+        return False
+    return True

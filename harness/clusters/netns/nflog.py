@@ -1,0 +1,114 @@
+"""The kernel's packet log (NFLOG) of one node, as events. Not flows: what a packet means is `flows`' business."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import TypeAlias
+
+from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.ruleset import LOG_GROUP
+
+_NETLINK_NETFILTER = 12
+_SUBSYSTEM_LOG = 4
+_SUBSYSTEM_CONNTRACK = 1
+_CONFIG = 1
+_PACKET = _SUBSYSTEM_LOG << 8
+_CONNTRACK_DELETE = 2
+_BIND, _MODE, _TIMEOUT, _THRESHOLD = 1, 2, 4, 5
+_COPY_PACKET = 2
+_COPY_RANGE = 96
+_PAYLOAD = 9
+_PREFIX = 10
+_BUFFER = 8 << 20
+_SO_RCVBUFFORCE = 33
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+Logged: TypeAlias = Callable[[bytes, bytes], None]
+"""Called with the rule's prefix and the beginning of the packet, from its IP header on."""
+
+
+def _message(kind: int, group: int, attributes: bytes, flags: int = 5) -> bytes:
+    return _HEADER.pack(20 + len(attributes), kind, flags, 0, 0) + struct.pack("!BBH", socket.AF_UNSPEC, 0, group) + attributes
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _ask(sock: socket.socket, message: bytes) -> None:
+    sock.send(message)
+    (error,) = struct.unpack_from("=i", sock.recv(4096), 16)
+    if error:
+        raise OSError(-error, "nfnetlink refused a request")
+
+
+class PacketLog:
+    """Reads one node's log. `lost` is called when the kernel had to throw events away."""
+
+    def __init__(self, namespace: Namespace, logged: Logged, lost: Callable[[], None]) -> None:
+        namespace.enter()
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # not in a user namespace: what the machine allows must do
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        for attribute in (
+            _attribute(_BIND, b"\x01"),
+            _attribute(_MODE, struct.pack("!IBx", _COPY_RANGE, _COPY_PACKET)),
+            # Without this the kernel keeps an event for up to a second, in case more come.
+            _attribute(_THRESHOLD, struct.pack("!I", 1)) + _attribute(_TIMEOUT, struct.pack("!I", 0)),
+        ):
+            _ask(self._socket, _message(_PACKET | _CONFIG, LOG_GROUP, attribute))
+        self._socket.setblocking(False)
+        self._logged = logged
+        self._lost = lost
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> None:
+        """Everything that is there."""
+        while True:
+            try:
+                data = self._socket.recv(8192)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._lost()
+                continue
+            offset = 0
+            while offset + 16 <= len(data):
+                length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+                if kind == _PACKET:
+                    self._packet(data, offset + 20, offset + length)
+                offset += (length + 3) & ~3
+
+    def _packet(self, data: bytes, offset: int, end: int) -> None:
+        prefix = payload = b""
+        while offset + 4 <= end:
+            length, kind = _ATTRIBUTE.unpack_from(data, offset)
+            if kind == _PREFIX:
+                prefix = data[offset + 4 : offset + length - 1]
+            elif kind == _PAYLOAD:
+                payload = data[offset + 4 : offset + length]
+            offset += (length + 3) & ~3
+        self._logged(prefix, payload)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def forget_connections(namespace: Namespace) -> None:
+    """Empty the namespace's connection table."""
+    namespace.enter()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as sock:
+        sock.bind((0, 0))
+        _ask(sock, _message(_SUBSYSTEM_CONNTRACK << 8 | _CONNTRACK_DELETE, 0, b""))

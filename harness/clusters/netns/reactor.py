@@ -1,0 +1,46 @@
+"""Readiness of many short-lived sockets: one epoll inside the event loop's own. A probe's socket lives for 100 us, and asyncio's
+`add_reader` alone would cost a fifth of that."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import TypeAlias
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+
+Ready: TypeAlias = Callable[[], None]
+
+
+class Reactor:
+    """Calls back when a descriptor is ready. A call may come without reason (a number was reused): callbacks never block."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Ready] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._epoll.fileno(), self._poll)
+
+    def watch(self, fd: int, events: int, ready: Ready) -> None:
+        self._callbacks[fd] = ready
+        self._epoll.register(fd, events)
+
+    def change(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Call it right before closing the descriptor: closing is what takes it out of the epoll."""
+        self._callbacks.pop(fd, None)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+        self._callbacks.clear()
+
+    def _poll(self) -> None:
+        for fd, _ in self._epoll.poll(0, 128):
+            ready = self._callbacks.get(fd)
+            if ready is not None:
+                ready()

@@ -1,0 +1,178 @@
+"""The servers of a lab: sockets opened inside pods and hosts, all answered by one loop. Not what they say: that is `speech`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from harness.clusters.netns import speech
+from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.reactor import READ, Reactor
+from harness.errors import ClusterError
+from harness.model.traffic import Protocol
+
+_BACKLOG = 1024
+_ACCEPT_AT_ONCE = 64
+_LONGEST = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One served port. `serve` is one of speech.SERVED."""
+
+    name: str
+    address: str
+    protocol: Protocol
+    port: int
+    serve: str = "auto"
+
+
+class Servers:
+    """All servers. `seen` maps the nonces that reached one to that server's name, until somebody takes them out."""
+
+    def __init__(self, reactor: Reactor, saw: Callable[[str, str], None]) -> None:
+        """`saw` is called with each nonce that reaches a server that gives no answer, and with the server's name."""
+        self._reactor = reactor
+        self._saw = saw
+        self._sockets: dict[Served, socket.socket] = {}
+        self._open: set[_Connection] = set()
+        self.seen: dict[str, str] = {}
+
+    def __contains__(self, served: Served) -> bool:
+        return served in self._sockets
+
+    def open(self, served: Served, namespace: Namespace) -> None:
+        """Serve. Raises ClusterError where the port cannot be had."""
+        if served.serve not in speech.SERVED:
+            raise ClusterError(f"{served.name}: the lab cannot serve {served.serve!r} yet", hint=f"It serves {', '.join(speech.SERVED)}.")
+        namespace.enter()
+        family = socket.AF_INET6 if ":" in served.address else socket.AF_INET
+        try:
+            sock = _socket(family, served.protocol)
+            try:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if served.protocol is not Protocol.UDP:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((served.address, served.port))
+                if served.protocol is not Protocol.UDP:
+                    sock.listen(_BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+        except OSError as error:
+            raise ClusterError(
+                f"{served.name} cannot serve {served.protocol} port {served.port} on {served.address}: {error.strerror or error}"
+            ) from error
+        self._sockets[served] = sock
+        if served.protocol is Protocol.UDP:
+            self._reactor.watch(sock.fileno(), READ, lambda: self._datagrams(sock, served))
+        else:
+            self._reactor.watch(sock.fileno(), READ, lambda: self._accept(sock, served))
+
+    def close(self, which: Iterable[Served] | None = None) -> None:
+        """Stop serving these, or everything; connections to them are reset."""
+        for served in list(self._sockets if which is None else which):
+            sock = self._sockets.pop(served, None)
+            if sock is not None:
+                self._reactor.forget(sock.fileno())
+                sock.close()
+                for connection in [each for each in self._open if each.served == served]:
+                    connection.end()
+        if which is None:
+            self.seen.clear()
+
+    def find(self, name: str, protocol: Protocol | None = None, port: int | None = None) -> list[Served]:
+        """The served ports of one server, all or those asked for."""
+        return [
+            served
+            for served in self._sockets
+            if served.name == name and protocol in (None, served.protocol) and port in (None, served.port)
+        ]
+
+    def _accept(self, listener: socket.socket, served: Served) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # reset before we came to it
+            connection = _Connection(sock, served, self)
+            if not connection.read():
+                self._open.add(connection)
+                self._reactor.watch(sock.fileno(), READ, connection.ready)
+
+    def _datagrams(self, sock: socket.socket, served: Served) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                data, client = sock.recvfrom(_LONGEST)
+            except OSError:
+                return
+            got = speech.heard(data, served.name, http=False, raw=True)
+            if got is None:
+                continue
+            self.seen[got.nonce] = served.name
+            if served.serve == "sink":
+                self._saw(got.nonce, served.name)
+            else:
+                with suppress(OSError):
+                    sock.sendto(got.answer, client)
+
+    def _ended(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        self._reactor.forget(connection.sock.fileno())
+
+
+class _Connection:
+    """One accepted connection. Most are answered and closed at once, and never come to the reactor."""
+
+    __slots__ = ("_buffer", "_servers", "served", "sock")
+
+    def __init__(self, sock: socket.socket, served: Served, servers: Servers) -> None:
+        self.sock = sock
+        self.served = served
+        self._servers = servers
+        self._buffer = b""
+
+    def ready(self) -> None:
+        self.read()
+
+    def read(self) -> bool:
+        """Answer what is there. Whether that was the end of the connection."""
+        try:
+            data = self.sock.recv(_LONGEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data or len(self._buffer) > _LONGEST:
+            return self.end()
+        self._buffer += data
+        serve = self.served.serve
+        got = speech.heard(self._buffer, self.served.name, http=serve in ("auto", "http"), raw=serve != "http")
+        if got is None:
+            return False
+        self._buffer = b""
+        self._servers.seen[got.nonce] = self.served.name
+        if serve == "sink":
+            self._servers._saw(got.nonce, self.served.name)  # noqa: SLF001 -- one class in two parts
+            return False
+        try:
+            self.sock.send(got.answer, socket.MSG_DONTWAIT)
+        except OSError:
+            return self.end()
+        return self.end() if got.last else False
+
+    def end(self) -> bool:
+        self._servers._ended(self)  # noqa: SLF001 -- one class in two parts
+        self.sock.close()
+        return True
+
+
+def _socket(family: int, protocol: Protocol) -> socket.socket:
+    kind = socket.SOCK_DGRAM if protocol is Protocol.UDP else socket.SOCK_STREAM
+    number = protocol.number if protocol is Protocol.SCTP else 0
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)

@@ -1,0 +1,143 @@
+"""What a lab enforced at one revision, seen from each node: who has an address, and which rules decide a packet. A value."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.model.flow import FlowEndpoint
+from harness.model.identity import ReservedIdentity
+from harness.model.labels import printed
+from harness.model.traffic import Direction, PodRef
+from harness.model.verdict import PolicyRef
+from harness.policy.map import DirectionPolicy, EndpointPolicy, Interval, PolicyMaps
+
+RESERVED = "reserved"
+"""The policy kind of rules that Cilium adds itself: no policy of the user's decided there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who has an address, as one node sees it. `node` is where the pod runs; '' for what is not a pod."""
+
+    address: str
+    flow: FlowEndpoint
+    pod: PodRef | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlace:
+    """Where a pod is."""
+
+    node: str
+    link: str
+    addresses: tuple[str, ...]
+    endpoint_id: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """`pods` are the Cilium endpoints (not host-network pods), `nodes` the nodes' own addresses. `enforced` are the policies in force."""
+
+    revision: int
+    cluster: str
+    maps: PolicyMaps
+    pods: Mapping[PodRef, PodPlace]
+    nodes: Mapping[str, tuple[str, ...]]
+    kube_apiserver: tuple[str, ...]
+    enforced: Mapping[PodRef, EndpointPolicy]
+    _parties: dict[str, dict[bytes, Party]] = field(default_factory=dict)
+
+    def peers(self, node: str) -> Mapping[str, int]:
+        """The identity of every exact address, as the node sees it."""
+        out = {address: int(ReservedIdentity.KUBE_APISERVER) for address in self.kube_apiserver}
+        for name, own in self.nodes.items():
+            identity = ReservedIdentity.HOST if name == node else ReservedIdentity.REMOTE_NODE
+            out.update(dict.fromkeys(own, int(identity)))
+        for ref, place in self.pods.items():
+            out.update(dict.fromkeys(place.addresses, self.maps.pods[ref]))
+        return out
+
+    def links(self, node: str) -> Mapping[str, EndpointPolicy]:
+        """The policy of each of the node's pods, by its link."""
+        return {place.link: self.enforced[ref] for ref, place in self.pods.items() if place.node == node and ref in self.enforced}
+
+    def party(self, node: str, packed: bytes) -> Party:
+        """Who has this address (as in a packet)."""
+        known = self._parties.get(node)
+        if known is None:
+            known = self._parties[node] = self._known(node)
+        found = known.get(packed)
+        if found is None:
+            found = known[packed] = self._outside(packed)
+        return found
+
+    def policy(self, pod: PodRef | None, direction: Direction) -> DirectionPolicy | None:
+        """The policy of a pod in one direction, None where none is enforced."""
+        endpoint = self.enforced.get(pod) if pod is not None else None
+        if endpoint is None:
+            return None
+        policy = endpoint.ingress if direction is Direction.INGRESS else endpoint.egress
+        return policy if policy.enforced else None
+
+    def _known(self, node: str) -> dict[bytes, Party]:
+        out: dict[bytes, Party] = {}
+        for ref, place in self.pods.items():
+            flow = FlowEndpoint(
+                identity=self.maps.pods[ref],
+                namespace=ref.namespace,
+                pod=ref.name,
+                labels=self._labels(self.maps.pods[ref]),
+                cluster=self.cluster,
+                id=place.endpoint_id,
+            )
+            for address in place.addresses:
+                out[_packed(address)] = Party(address, flow, ref, place.node)
+        for address, identity in self.peers(node).items():
+            packed = _packed(address)
+            if packed not in out:
+                out[packed] = Party(address, FlowEndpoint(identity=identity, labels=self._labels(identity)))
+        return out
+
+    def _outside(self, packed: bytes) -> Party:
+        address = ipaddress.ip_address(packed)
+        best = max(
+            (
+                network
+                for network in map(ipaddress.ip_network, self.maps.ipcache)
+                if network.version == address.version and address in network
+            ),
+            key=lambda network: network.prefixlen,
+            default=None,
+        )
+        identity = int(self.maps.ipcache[str(best)]) if best is not None else int(ReservedIdentity.UNKNOWN)
+        return Party(str(address), FlowEndpoint(identity=identity, labels=self._labels(identity)))
+
+    def _labels(self, identity: int) -> tuple[str, ...]:
+        known = self.maps.identities.get(identity)
+        return printed(known.labels) if known is not None else ()
+
+
+def deciding(policy: DirectionPolicy, identity: int, protocol: int, port: int) -> Interval | None:
+    """The interval that decides; None where it is the policy's default. The protocol's own come before those for every protocol."""
+    any_protocol = None
+    for interval in policy.by_identity.get(identity, ()):
+        if interval.protocol == protocol and interval.first <= port <= interval.last:
+            return interval
+        if interval.protocol == 0:
+            any_protocol = interval
+    return any_protocol
+
+
+def policies_of(interval: Interval | None) -> tuple[PolicyRef, ...]:
+    """The user's policies whose rules make up an interval, each once."""
+    if interval is None:
+        return ()
+    return tuple(dict.fromkeys(rule.policy for rule in interval.rules if rule.policy.kind != RESERVED))
+
+
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)

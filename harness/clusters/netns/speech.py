@@ -1,0 +1,123 @@
+"""What probes and servers say to each other. Pure. Every answer names the server and carries the probe's nonce back.
+
+HTTP: the nonce is the header `X-Harness-Nonce`, and the answer's `X-Harness-Server` the server's name. Anything else is one line,
+`harness NONCE`, answered by `harness NONCE SERVER`. A ping's payload is the bare nonce.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from harness.model.probe import Probe
+from harness.model.traffic import Protocol, RequestKind
+
+SERVED = ("auto", "http", "echo", "sink")
+"""What a port can speak here."""
+_WORD = b"harness "
+_HTTP_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
+_HTTP_END = b"\r\n\r\n"
+_NONCE = b"x-harness-nonce"
+_SERVER = b"x-harness-server"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an answer says; '' where it does not."""
+
+    server: str = ""
+    nonce: str = ""
+    status: int | None = None
+
+
+_SPOKEN = (RequestKind.HTTP, RequestKind.ICMP, RequestKind.ICMP6)
+
+
+def unspoken(probe: Probe) -> str:
+    """Why the lab's clients cannot say what this probe is to say, or ''."""
+    if probe.request is not None and probe.request.kind not in _SPOKEN:
+        return f"the lab's clients do not speak {probe.request.kind.value} yet"
+    if probe.request is None and probe.serve not in SERVED:
+        return f"the lab's clients do not speak {probe.serve} yet"
+    return ""
+
+
+def speaks_http(probe: Probe) -> bool:
+    return probe.protocol is Protocol.TCP and (
+        (probe.request is None and probe.serve in ("auto", "http"))
+        or (probe.request is not None and probe.request.kind is RequestKind.HTTP)
+    )
+
+
+def request(probe: Probe) -> bytes:
+    """What the client sends once it is connected."""
+    if not probe.protocol.has_ports:
+        return probe.nonce.encode()
+    if not speaks_http(probe):
+        return _WORD + probe.nonce.encode() + b"\n"
+    wanted = probe.request
+    method, path, host, headers = (wanted.method, wanted.path, wanted.host, wanted.headers) if wanted else ("GET", "/", "", ())
+    if not host:
+        host = f"[{probe.address}]:{probe.port}" if ":" in probe.address else f"{probe.address}:{probe.port}"
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"{method or 'GET'} {path or '/'} HTTP/1.1\r\nHost: {host}\r\nX-Harness-Nonce: {probe.nonce}\r\n{more}Connection: close\r\n\r\n".encode()
+
+
+def answered(data: bytes) -> Said | None:
+    """The answer so far; None while it is not complete."""
+    if data.startswith(b"HTTP/"):
+        head, end, _ = data.partition(_HTTP_END)
+        if not end:
+            return None
+        first, *lines = head.split(b"\r\n")
+        fields = _fields(lines)
+        code = first.split(b" ", 2)[1] if first.count(b" ") else b""
+        return Said(fields.get(_SERVER, ""), fields.get(_NONCE, ""), int(code) if code.isdigit() else None)
+    if not data.endswith(b"\n"):
+        return None
+    words = data.decode(errors="replace").split()
+    if len(words) == 3 and words[0] == "harness":
+        return Said(words[2], words[1])
+    return Said()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a server understood: the nonce, and its answer. `last`: the connection ends with it."""
+
+    nonce: str
+    answer: bytes
+    last: bool
+
+
+def heard(data: bytes, server: str, *, http: bool, raw: bool) -> Heard | None:
+    """What a server makes of what it got so far; None while that is not complete. `http` and `raw` are what the port speaks."""
+    if http and data.startswith(_HTTP_METHODS):
+        head, end, _ = data.partition(_HTTP_END)
+        if not end:
+            return None
+        first, *lines = head.split(b"\r\n")
+        nonce = _fields(lines).get(_NONCE, "")
+        method, path = [*first.decode(errors="replace").split(" "), "", ""][:2]
+        body = b"" if method == "HEAD" else json.dumps({"server": server, "nonce": nonce, "method": method, "path": path}).encode()
+        return Heard(
+            nonce,
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Harness-Server: %b\r\nX-Harness-Nonce: %b\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (server.encode(), nonce.encode(), len(body), body),
+            last=True,
+        )
+    if b"\n" not in data:
+        return None
+    words = data.split(b"\n", 1)[0].split()
+    nonce = words[1].decode(errors="replace") if len(words) == 2 and words[0] == b"harness" else ""
+    if not raw:
+        return Heard(nonce, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", last=True)
+    return Heard(nonce, b"harness %b %b\n" % (nonce.encode(), server.encode()), last=False)
+
+
+def _fields(lines: list[bytes]) -> dict[bytes, str]:
+    out: dict[bytes, str] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        out[name.strip().lower()] = value.strip().decode(errors="replace")
+    return out
