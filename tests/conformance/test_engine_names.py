@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.conformance.vectors import read
-
 from harness.policy.fqdn import FQDNMatcher
 from harness.policy.options import Options
 from harness.policy.parse import parse_policy
+from tests.conformance.vectors import read
 
 
 def _policy(selector: dict[str, str]) -> dict[str, object]:

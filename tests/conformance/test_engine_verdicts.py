@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.conformance.vectors import VERSIONS, Vector, engine_faults, scenarios, spec_cases, stages
 
 from harness.model.traffic import Direction
 from harness.policy.scenario import decode_scenario
+from tests.conformance.vectors import VERSIONS, Vector, engine_faults, scenarios, spec_cases, stages
 
 FLOWS = {"scenarios": 96_000, "spec_cases": 504}
 

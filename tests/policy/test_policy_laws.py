@@ -7,7 +7,6 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policy.policy_worlds import NAMESPACES, ccnp, cilium_policies, repositories, states
 
 from harness.model.cluster import ClusterState
 from harness.model.traffic import Direction, Protocol
@@ -17,6 +16,7 @@ from harness.policy.options import Options
 from harness.policy.parse import API_VERSIONS, parse_policy
 from harness.policy.repository import Repository
 from harness.policy.table import decide
+from tests.policy.policy_worlds import NAMESPACES, ccnp, cilium_policies, repositories, states
 
 POINTS = [(Protocol.TCP, port) for port in (1, 53, 80, 443, 8080)] + [(Protocol.UDP, 53), (Protocol.ICMP, 8), (Protocol.ICMPV6, 128)]
 

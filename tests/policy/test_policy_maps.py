@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, pod, ports, repositories, states
 
 from harness.model.cluster import ClusterState
 from harness.model.traffic import Direction, EntityName, Protocol
@@ -17,6 +16,7 @@ from harness.policy.evaluate import Evaluator
 from harness.policy.map import DirectionPolicy, Interval, PolicyMaps
 from harness.policy.options import Options
 from harness.policy.repository import Repository
+from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, pod, ports, repositories, states
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6, Protocol.VRRP)
 
