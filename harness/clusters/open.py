@@ -83,4 +83,6 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
         return MemoryCluster(cilium=options.cilium, flows=hubble is not Hubble.OFF)
     from harness.clusters.netns.cluster import LabOptions, NetnsCluster
 
-    return NetnsCluster(LabOptions(cilium=options.cilium, flows=hubble is not Hubble.OFF, worker=options.worker))
+    return NetnsCluster(
+        LabOptions(cilium=options.cilium, flows=hubble is not Hubble.OFF, worker=options.worker, hubble_listen=options.hubble_listen)
+    )
