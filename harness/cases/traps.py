@@ -34,6 +34,7 @@ _KEY = r"[A-Za-z_][\w.-]*"
 _KEYED = re.compile(rf"(?:^\s*(?:-\s+)*(?:\{{\s*)?|[,{{]\s*)(?P<key>{_KEY})\s*:\s+(?P<text>\S.*?)\s*$")
 _ACTION = re.compile(r"(?P<before>^.*?\b(?P<key>allow|deny|audit)\s*:\s+)(?P<text>\S.*?)\s*$")
 _NEXT_KEY = re.compile(rf",\s*{_KEY}\s*:(\s|$)")
+_BESIDE = "reason|at|by|status|headers|http|family|timeout|within|undeclared"
 _INDENT = "is the indentation the same as its neighbours'?"
 _COLON = "`: ` inside a text makes it a mapping to YAML"
 
@@ -117,6 +118,12 @@ def _trap(key: str, text: str, *, flow: bool) -> Diagnosis | None:
     if text[0] in "@`%&!|>{":
         return answer(f"a text may not begin with `{text[0]}` in YAML", 0, 1, text)
     colon = re.search(r":(\s|$)", text)
+    beside = re.search(rf"\s({_BESIDE})$", text[: colon.start()]) if colon else None
+    if colon and beside:
+        message = f"`{beside[1]}:` stands in the text of `{key}`"
+        return Diagnosis(
+            0, beside.start(1), len(beside[1]) + 1, message, f"put `{text[beside.start(1) :]}` into a line of its own, below `{key}`"
+        )
     if colon:
         return answer(_COLON, colon.start(), 1, text)
     bracket = re.search(r"[\[\]{}]", text) if flow else None

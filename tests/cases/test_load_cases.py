@@ -3,13 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness.cases.load import find_case_files, load_cases
 from harness.cases.names import BUILTINS
-from harness.errors import CaseError
+from harness.errors import CaseError, HarnessError
 from tests.cases.case_folder import Folder
 
 SUITES = Path(__file__).parents[2] / "suites"
+DEFAULT_DENY = (
+    "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: default-deny}\nspec: {endpointSelector: {}, ingress: [{}]}\n"
+)
 EXAMPLE = """\
 # yaml-language-server: $schema=../../harness/cases/schema.json
 case: only the frontend reaches the backend        # unique in its file; becomes the pytest node
@@ -62,10 +67,7 @@ phases:
 
 
 def test_the_example_of_the_format(folder: Folder):
-    folder.write(
-        "fixtures/manifests/default-deny.yaml",
-        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: default-deny}\nspec: {endpointSelector: {}, ingress: [{}]}\n",
-    )
+    folder.write("fixtures/manifests/default-deny.yaml", DEFAULT_DENY)
     (case,) = load_cases(folder.write("suites/x/test_example.yaml", EXAMPLE))
     assert [phase.name for phase in case.phases] == ["baseline", "deny", "allow"]
     assert [phase.baseline for phase in case.phases] == [True, False, False]
@@ -83,6 +85,37 @@ def test_the_example_of_the_format(folder: Folder):
         "frontend, intruder, backend -> stripe:443",
         "frontend, intruder, backend -> internet:443",
     ]
+
+
+SNIPPETS = st.sampled_from(
+    ("*", "&", "!x", "|", ">", "{", "}", "[", "]", ":", ": ", " #", ", ", "\n", "\t", '"', "'", "- ", "->", "~", "no", "1.10", "<<: ", "x: 1",
+     "é", "\u2028", "/", "0", "-1", "[]", "{}", "any", "\r\n", "---\n", "%", "@")
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 12), SNIPPETS), min_size=1, max_size=3))
+def test_a_broken_file_loads_or_is_refused_at_a_place_in_it(folder: Folder, edits: list[tuple[int, int, str]]):
+    folder.write("fixtures/manifests/default-deny.yaml", DEFAULT_DENY)
+    text = EXAMPLE
+    for start, length, snippet in edits:
+        text = text[:start] + snippet + text[start + length :]
+    path = folder.path / "suites/x/test_example.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="")
+    error = refused(path)
+    if error is not None:
+        assert error.location is not None
+        assert 1 <= error.location.line <= text.count("\n") + text.count("\u2028") + text.count("\r") + 2
+        assert error.message
+
+
+def refused(path: Path) -> HarnessError | None:
+    try:
+        load_cases(path)
+    except HarnessError as error:
+        return error
+    return None
 
 
 def test_every_shipped_case_loads():

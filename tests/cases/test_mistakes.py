@@ -683,6 +683,13 @@ def test_a_colon_inside_a_text(expectation_mistake: Expect):
     )  # fmt: skip
 
 
+def test_a_key_in_the_line_of_the_text(expectation_mistake: Expect):
+    mistake = expectation_mistake("deny: client -> server:8080 reason: default-deny")
+    assert shown(mistake) == (
+        "`reason:` stands in the text of `deny`", 7, "reason:", "put `reason: default-deny` into a line of its own, below `deny`",
+    )  # fmt: skip
+
+
 def test_brackets_inside_braces(expectation_mistake: Expect):
     mistake = expectation_mistake("{allow: client -> [2001:db8::1]:443}")
     assert shown(mistake) == (
