@@ -168,8 +168,8 @@ class IdentityTable:
         self._add_entities(state)
         self._add_pods(state)
         self._add_prefixes(state, numbers, learned)
-        self.world = sum(1 << position for position in self.by_prefix.values())
-        self.nodes = sum(1 << self.entities[name] for name in _NODE_ENTITIES) | sum(1 << each for each in self.remote_nodes.values())
+        self.world = _union(1 << position for position in self.by_prefix.values())
+        self.nodes = _union(1 << at for at in (*(self.entities[name] for name in _NODE_ENTITIES), *self.remote_nodes.values()))
         self.everything = (1 << len(self.identities)) - 1
         self._table = PrefixTable(self.by_prefix)
         self._by_key: dict[str, dict[tuple[str, str], int]] = {}

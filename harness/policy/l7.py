@@ -58,15 +58,17 @@ def answer(allows: Sequence[Applicable], request: Request) -> L7Answer:
         return _ALLOWED
     if winner.parser is Parser.DNS:
         return _dns_answer(allows, request)
-    found = _DENIED
+    found, unknown = _DENIED, None
     for each in allows:
         verdict = _envoy_answer(each.policy, request)
         if verdict.decision is L7Decision.ALLOW and each.certain:
             return verdict
-        if verdict.decision is not L7Decision.DENY:
+        if verdict.decision is L7Decision.DENY:
+            found = found if found.note else verdict
+        else:
             note = verdict.note or "a rule that may match depends on what the model cannot know"
-            found = L7Answer(L7Decision.UNKNOWN, note)
-    return found
+            unknown = L7Answer(L7Decision.UNKNOWN, note)
+    return unknown or found
 
 
 def _dns_answer(allows: Sequence[Applicable], request: Request) -> L7Answer:

@@ -15,6 +15,7 @@ from harness.model.traffic import Direction, Entity, EntityName, External, Peer,
 from harness.model.verdict import Decision, DirectionVerdict, PolicyVerdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, OPTION_NAMES, Options
+from harness.policy.prefix import parse_address, parse_prefix
 from harness.policy.repository import Repository
 from harness.policy.schema import is_array
 from harness.policy.table import DirectionTable
@@ -154,10 +155,7 @@ def decode_scenario(document: Any) -> Scenario:
     except ValueError as error:
         raise ScenarioError(f"the cluster is malformed: {error}") from error
     flows = _list(document, "flows", "the scenario")
-    policies = _list(document, "policies", "the scenario")
-    for each in policies:
-        if not isinstance(each, Mapping):
-            raise ScenarioError("a policy is a Kubernetes object")
+    policies = _objects(document, "policies", "the scenario")
     repository = Repository.empty(options).change(apply=policies)
     return Scenario(document.get("id"), Evaluator(state, repository), flows)
 
@@ -184,9 +182,7 @@ def one_line(error: HarnessError) -> str:
 
 
 def _options(document: Object) -> Options:
-    given = document.get("options") or {}
-    if not isinstance(given, Mapping):
-        raise ScenarioError("options is an object")
+    given = _mapping(document, "options", "the scenario")
     settings: dict[str, Any] = {}
     for name, value in given.items():
         if name == "cilium":
@@ -194,7 +190,7 @@ def _options(document: Object) -> Options:
         if name == "names":
             settings["names_unknown"] = value == "unknown"
         elif name == "cidrMatchMode":
-            settings["cidr_match_mode"] = frozenset([value] if isinstance(value, str) else value)
+            settings["cidr_match_mode"] = frozenset([value] if isinstance(value, str) else _texts(given, name, "options"))
         elif name in OPTION_NAMES:
             if not isinstance(value, str if name == "clusterName" else bool):
                 raise ScenarioError(f"option {name} cannot be {value!r}")
@@ -203,36 +199,38 @@ def _options(document: Object) -> Options:
             known = ", ".join(sorted(["cilium", "names", "cidrMatchMode", *OPTION_NAMES]))
             raise ScenarioError(f"there is no option {name!r}", hint=f"There are {known}.")
     enforcement = document.get("enforcement") or "default"
+    if not isinstance(enforcement, str):
+        raise ScenarioError("enforcement is text")
     return Options.of(str(given.get("cilium") or DEFAULT_CILIUM), enforcement=enforcement, **settings)
 
 
 def _state(document: Object) -> ClusterState:
-    namespaces = document.get("namespaces") or {}
-    if not isinstance(namespaces, Mapping):
-        raise ScenarioError("namespaces is an object of objects")
+    where = "the scenario"
     return ClusterState(
-        namespaces={name: _labels(labels, f"namespace {name}") for name, labels in namespaces.items()},
-        pods=tuple(map(_pod, _list(document, "pods", "the scenario"))),
-        externals=tuple(
-            ExternalHost(str(each.get("name") or ""), _text(each, "ip", "external"), kube_apiserver=bool(each.get("kubeAPIServer")))
-            for each in _objects(document, "externals", "the scenario")
-        ),
-        services=tuple(map(_service, _objects(document, "services", "the scenario"))),
-        cidr_groups=tuple(
-            CIDRGroup(
-                _text(each, "name", "CIDR group"),
-                tuple(_list(each, "cidrs", "CIDR group")),
-                _labels(each.get("labels"), "CIDR group"),
-            )
-            for each in _objects(document, "cidrGroups", "the scenario")
-        ),
-        nodes={name: _labels(labels, f"node {name}") for name, labels in (document.get("nodes") or {}).items()},
+        namespaces={name: _labels(labels, f"namespace {name}") for name, labels in _mapping(document, "namespaces", where).items()},
+        pods=tuple(map(_pod, _objects(document, "pods", where))),
+        externals=tuple(map(_external, _objects(document, "externals", where))),
+        services=tuple(map(_service, _objects(document, "services", where))),
+        cidr_groups=tuple(map(_cidr_group, _objects(document, "cidrGroups", where))),
+        nodes={name: _labels(labels, f"node {name}") for name, labels in _mapping(document, "nodes", where).items()},
     )
 
 
-def _pod(item: Any) -> Pod:
-    if not isinstance(item, Mapping):
-        raise ScenarioError("a pod is an object with namespace and name")
+def _external(item: Object) -> ExternalHost:
+    address = _text(item, "ip", "external")
+    parse_address(address)
+    return ExternalHost(str(item.get("name") or ""), address, kube_apiserver=bool(item.get("kubeAPIServer")))
+
+
+def _cidr_group(item: Object) -> CIDRGroup:
+    name = _text(item, "name", "CIDR group")
+    cidrs = _texts(item, "cidrs", f"CIDR group {name}")
+    for each in cidrs:
+        parse_prefix(each)
+    return CIDRGroup(name, cidrs, _labels(item.get("labels"), f"CIDR group {name}"))
+
+
+def _pod(item: Object) -> Pod:
     ref = PodRef(_text(item, "namespace", "pod"), _text(item, "name", "pod"))
     account = item.get("serviceAccount")
     if account is not None and not isinstance(account, str):
@@ -269,13 +267,16 @@ def _service(item: Object) -> Service:
     for each in _objects(item, "ports", f"service {name}"):
         port = each.get("port") or 0
         ports.append(ServicePort(port, each.get("targetPort") or port, _protocol(each, f"service {name}"), each.get("name")))
+    backends = _texts(item, "backends", f"service {name}")
+    for text in backends:
+        parse_address(text)
     return Service(
         _text(item, "namespace", "service"),
         name,
         _labels(item.get("selector"), f"service {name}") or None,
         tuple(ports),
         _labels(item.get("labels"), f"service {name}"),
-        backends=tuple(_list(item, "backends", f"service {name}")),
+        backends=backends,
     )
 
 
@@ -331,6 +332,22 @@ def _list(item: Object, key: str, where: str) -> Sequence[Any]:
         raise ScenarioError(f"{where}: {key} must be a list")
     found: Sequence[Any] = value
     return found
+
+
+def _texts(item: Object, key: str, where: str) -> tuple[str, ...]:
+    found = _list(item, key, where)
+    if not all(isinstance(each, str) for each in found):
+        raise ScenarioError(f"{where}: {key} must be a list of texts")
+    return tuple(found)
+
+
+def _mapping(item: Object, key: str, where: str) -> Object:
+    value = item.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ScenarioError(f"{where}: {key} must be an object")
+    return value
 
 
 def _objects(item: Object, key: str, where: str) -> Sequence[Object]:
