@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
+    "predict": ("harness.cli.predict", "What Cilium would decide, by the policy model alone."),
     "schema": ("harness.cli.schema", "Print the JSON Schema of case files, for editors."),
 }
 """Each command is imported when it is called; its one line of help is here, so that `--help` imports none."""

@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.clusters.base import Cluster
-    from harness.plugin.connectivity import Connectivity
+    from harness.plugin.fixture import Connectivity
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,7 +98,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 @pytest.fixture
 def connectivity(request: pytest.FixtureRequest) -> Generator[Connectivity]:
     """Declares or loads endpoints, applies policies and checks who may reach whom. See docs/python-tests.md."""
-    from harness.plugin.connectivity import Connectivity
+    from harness.plugin.fixture import Connectivity
     from harness.plugin.options import as_typed
     from harness.plugin.run import run_of
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest._code.code import ExceptionRepr
 
 from harness.errors import HarnessError
 from harness.plugin.failure import CheckFailure, UnknownOutcome
@@ -33,6 +34,8 @@ def load_report(report: pytest.TestReport, item: pytest.Item, call: pytest.CallI
         case CheckFailure() | UnknownOutcome():
             setattr(report, ACCOUNT, error.account.dump())
             setattr(report, UNKNOWN, isinstance(error, UnknownOutcome))
+            if isinstance(report.longrepr, ExceptionRepr):  # a Python test: its lines first, then the account
+                report.longrepr.addsection("network policy", str(error.account))
         case OpeningError():
             report.longrepr = str(error)
             setattr(report, OPENING, str(error))

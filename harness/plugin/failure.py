@@ -19,6 +19,8 @@ class CheckFailure(AssertionError):  # noqa: N818 -- a failure of what is tested
         super().__init__(account.summary)
         self.account = account
 
+    __module__ = "harness"  # the short name, in pytest's one-line messages
+
 
 class UnknownOutcome(Exception):  # noqa: N818 -- neither an error nor a failure
     """The evidence does not suffice. Not an AssertionError: nothing was proven wrong."""
@@ -26,6 +28,8 @@ class UnknownOutcome(Exception):  # noqa: N818 -- neither an error nor a failure
     def __init__(self, account: Account) -> None:
         super().__init__(account.summary)
         self.account = account
+
+    __module__ = "harness"
 
 
 class FailureText(TerminalRepr):

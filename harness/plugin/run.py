@@ -62,7 +62,9 @@ class Run:
             try:
                 self.cluster = open_cluster(
                     options.cluster,
-                    ClusterOptions(cilium=options.cilium, hubble=hubble, keep=options.keep, worker=self.worker),
+                    ClusterOptions(
+                        cilium=options.cilium, hubble=hubble, keep=options.keep, worker=self.worker, hubble_listen=options.hubble_listen
+                    ),
                 )
                 settings = Settings(hubble=hubble, timeout=options.timeout, worker=self.worker)
                 self._session = Session(self.cluster, settings, self._events.append, opening=time.monotonic() - started)

@@ -57,7 +57,7 @@ def for_check(result: CheckResult, case: Case, policies: Sequence[PolicyObject])
 def for_finding(finding: PolicyFinding, case: Case, policies: Sequence[PolicyObject]) -> str:
     """The sentence for a policy that does nothing: the label that was probably meant."""
     policy = next((each for each in policies if each.ref == finding.ref), None)
-    if policy is None or finding.kind not in ("inert", "uncovered"):
+    if policy is None or finding.kind not in ("inert", "rejected", "uncovered"):
         return ""
     for spec, path in _specs(policy):
         selector = _labels(spec.get("endpointSelector") or spec.get("podSelector"))

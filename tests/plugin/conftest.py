@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # pytester forgets what an inner run imported; what is imported here stays, and is not paid for again in every test.
-for _name in ("clusters.memory.cluster", "engine.session", "plugin.collect", "plugin.connectivity", "reports.allure", "reports.html"):
+for _name in ("clusters.memory.cluster", "engine.session", "plugin.collect", "plugin.fixture", "reports.allure", "reports.html"):
     importlib.import_module(f"harness.{_name}")
 
 QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "ignore::pytest.PytestAssertRewriteWarning")

@@ -1,6 +1,7 @@
 """The `connectivity` fixture: a case in Python. Declares or loads endpoints, changes policies, and checks expectations at once.
 
-Thin: cases are read by `harness.cases`, everything runs in the engine's session.
+Thin: cases are read by `harness.cases`, everything runs in the engine's session. (Not called `connectivity`: as an attribute of the
+package the module would hide the fixture.)
 """
 
 from __future__ import annotations
