@@ -188,7 +188,11 @@ def _status(model: ExpectationModel, request: Request | None) -> int | str | Non
     if status is None:
         return None
     place = model.table.place_of("status")
-    if request is None or request.kind not in (RequestKind.HTTP, RequestKind.GRPC):
+    if request is not None and request.kind not in (RequestKind.HTTP, RequestKind.GRPC):
+        raise model.table.key("status").error(
+            f"`status` does not go with `{request}`", hint="only HTTP and gRPC requests are answered with one"
+        )
+    if request is None:
         raise model.table.key("status").error(
             "`status` without a request", hint="add one to the text, as in `client -> server:8080 GET /path`"
         )

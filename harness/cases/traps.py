@@ -59,7 +59,7 @@ def diagnose(lines: Sequence[str], complaint: Complaint) -> Diagnosis:
         found = _expectation(_line(lines, line), line, column) or _value(_line(lines, line), line, column, complaint)
         if found:
             return found
-    return _unclosed(lines, complaint) or _other(complaint)
+    return _unclosed(lines, complaint) or _no_key(lines, complaint) or _other(complaint)
 
 
 def _line(lines: Sequence[str], number: int) -> str:
@@ -194,6 +194,21 @@ def _unclosed(lines: Sequence[str], complaint: Complaint) -> Diagnosis | None:
     return None
 
 
+def _no_key(lines: Sequence[str], complaint: Complaint) -> Diagnosis | None:
+    """A line that stands where a key is wanted, and has none: shown itself, not the line after it where YAML gives up."""
+    line, column = complaint.context_line, complaint.context_column
+    if line is None or column is None or "simple key" not in complaint.context:
+        return None
+    words = re.split(r"\s#", _line(lines, line)[column:])[0].rstrip()
+    return Diagnosis(
+        line,
+        column,
+        max(1, len(words)),
+        "expected `key: value` here",
+        "a text that goes on is indented more than its key; a list item begins with `- `",
+    )
+
+
 def _other(complaint: Complaint) -> Diagnosis:
     line, column = complaint.line, complaint.column
     begun = complaint.context_line
@@ -205,4 +220,4 @@ def _other(complaint: Complaint) -> Diagnosis:
     message = f"not YAML: {complaint.problem}" if complaint.problem else "not YAML"
     if complaint.context:
         message += f" ({complaint.context}{since})"
-    return Diagnosis(line, column, 1, message, _INDENT if "simple key" in complaint.context else None)
+    return Diagnosis(line, column, 1, message)

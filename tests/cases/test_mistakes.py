@@ -321,6 +321,13 @@ def test_status_without_a_request(expectation_mistake: Expect):
     assert shown(mistake) == ("`status` without a request", 7, "status", "add one to the text, as in `client -> server:8080 GET /path`")
 
 
+def test_status_with_a_request_that_has_none(expectation_mistake: Expect):
+    mistake = expectation_mistake("{deny: client -> server:8080 tls a.example, status: 403}")
+    assert shown(mistake) == (
+        "`status` does not go with `tls a.example`", 7, "status", "only HTTP and gRPC requests are answered with one",
+    )  # fmt: skip
+
+
 def test_headers_without_a_request(expectation_mistake: Expect):
     mistake = expectation_mistake("{deny: client -> server:8080, headers: {X-A: b}}")
     assert shown(mistake)[:3] == ("`headers` without an HTTP request", 7, "headers")
@@ -766,6 +773,7 @@ YAML = [
     ("a:\n\t- b\n", "a tab in the indentation", 2, 1),
     ("a:\n  - b\n c: d\n", "expected another key of the mapping that begins in line 1", 3, 2),
     ("- a: b\n  c: d\n e: f\n", "expected another `- ` of the list that begins in line 1", 3, 2),
+    ("a: b\nc d\ne: f\n", "expected `key: value` here", 2, 1),
     ("a: b\n  c: d\n", "a key may not stand here", 2, 4),
     ("a: @b\n", "a text may not begin with `@` in YAML", 1, 4),
     ("a: \x01\n", "the character U+0001 may not stand in YAML", 1, 4),
