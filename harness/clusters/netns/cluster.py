@@ -31,6 +31,7 @@ from harness.probes.agent import AgentEvent
 _GRACE = 0.005
 _SETTLE = 0.5
 _START = 30.0
+_END = 3.0
 _T = TypeVar("_T")
 
 _FEATURES = frozenset({
@@ -259,9 +260,11 @@ class _Connection(asyncio.Protocol):
             await self._observer.close()
         if self._transport is not None:
             self._transport.close()
-        # The process must be given the end of file before it is waited for, and not on the loop's time.
-        await asyncio.sleep(0)
-        await self._loop.run_in_executor(None, self.process.close)
+        # It ends when it reads the end of file. Polled, since at the interpreter's exit no new thread could wait for it.
+        until = self._loop.time() + _END
+        while self.process.popen.poll() is None and self._loop.time() < until:  # noqa: ASYNC110 -- a process has no event
+            await asyncio.sleep(0.002)
+        self.process.close()
 
     # asyncio.Protocol
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
+from harness.clusters.netns.nflog import PacketLog
 from harness.clusters.netns.ruleset import Label
-from harness.clusters.netns.snapshot import Party, Snapshot, deciding, policies_of
+from harness.clusters.netns.snapshot import Snapshot, deciding, policies_of
 from harness.model.flow import DropReason, EventType, FiveTuple, Flow, FlowVerdict, LostEvents
 from harness.model.traffic import Direction, Protocol
 from harness.model.verdict import PolicyRef
@@ -65,47 +66,54 @@ class FlowMaker:
         self._run = f"{os.urandom(4).hex()}-{os.urandom(2).hex()}-4{os.urandom(2).hex()[1:]}-a{os.urandom(2).hex()[1:]}-"
         self._count = 0
         self._last: dict[str, int] = {}
-        self.logged = 0
-        """Packets that the kernel reported."""
-        self.lost_count = 0
+        self._kept: list[tuple[str, bytes, bytes]] = []
 
     def lost(self, node: str) -> None:
         """The kernel had to throw away events of this node; how many, it does not say."""
-        self.lost_count += 1
+        name = f"node-{node}"
         now = time.time_ns()
-        self._publish(LostEvents(1, "PERF_EVENT_RING_BUFFER", self._last.get(node, now), now, f"node-{node}"))
+        self._publish(LostEvents(1, "PERF_EVENT_RING_BUFFER", self._last.get(name, now), now, name))
 
-    def packet(self, node: str, prefix: bytes, data: bytes) -> None:
-        """One entry of a node's log."""
-        self.logged += 1
+    def now(self, node: str) -> int:
+        """The time of an event of this node."""
+        self._last[node] = now = time.time_ns()
+        return now
+
+    def read(self, logs: Mapping[str, PacketLog]) -> bool:
+        """Publish what the logs of all nodes have, in an order in which it can have happened: the source's side of a packet before the
+        target's. Whether something had to be kept for the next time.
+
+        A packet is logged at its source first, so what the first reading finds of targets has its source's part at the latest in the
+        second. What that finds of targets has to wait for the next.
+        """
+        entries, self._kept = self._kept, []
+        for node, log in logs.items():
+            entries.extend((node, prefix, data) for prefix, data in log.read())
+        second = [(node, prefix, data) for node, log in logs.items() for prefix, data in log.read()]
+        targets: list[_Event] = []
+        for entry in entries:
+            event = self._event(*entry)
+            if event is not None and event.at_source:
+                event.publish()
+            elif event is not None:
+                targets.append(event)
+        for entry in second:
+            event = self._event(*entry)
+            if event is not None and event.at_source:
+                event.publish()
+            else:
+                self._kept.append(entry)
+        for event in targets:
+            event.publish()
+        return bool(self._kept)
+
+    def _event(self, node: str, prefix: bytes, data: bytes) -> _Event | None:
         label = _label(prefix)
         snapshot = self._snapshot(label.revision)
         packet = Packet(data)
         if snapshot is None or packet.protocol is None:
-            return
-        source, destination = snapshot.party(node, packet.source), snapshot.party(node, packet.destination)
-        event = _Event(self, node, snapshot, packet, packet.protocol, source, destination)
-        self._last[node] = event.time
-        leaves, arrives = source.node == node, destination.node == node
-        if label.reason:
-            if label.at == Direction.EGRESS:
-                event.dropped(Direction.EGRESS, label.reason)
-                return
-            if leaves and label.new:
-                event.allowed(Direction.EGRESS)
-            event.dropped(Direction.INGRESS, label.reason)
-            return
-        if leaves:
-            event.allowed(Direction.EGRESS)
-            if not arrives:
-                event.traced(Direction.EGRESS, _TO_STACK)
-        if arrives:
-            event.allowed(Direction.INGRESS)
-            event.traced(Direction.INGRESS, _TO_ENDPOINT)
-        elif not leaves and label.at == "input":
-            event.traced(Direction.INGRESS, _TO_HOST)
-        elif not leaves and label.at == "output":
-            event.traced(Direction.EGRESS, _TO_NETWORK)
+            return None
+        return _Event(self, node, label, snapshot, packet, packet.protocol)
 
     def emit(self, flow: Flow) -> None:
         self._publish(flow)
@@ -118,19 +126,49 @@ class FlowMaker:
 class _Event:
     """One packet on one node: everything its flows have in common."""
 
-    __slots__ = ("_destination", "_five", "_maker", "_node", "_packet", "_snapshot", "_source", "time")
+    __slots__ = ("_arrives", "_destination", "_five", "_label", "_leaves", "_maker", "_node", "_packet", "_snapshot", "_source", "_time")
 
-    def __init__(
-        self, maker: FlowMaker, node: str, snapshot: Snapshot, packet: Packet, protocol: Protocol, source: Party, destination: Party
-    ) -> None:
-        self.time = time.time_ns()
+    def __init__(self, maker: FlowMaker, node: str, label: Label, snapshot: Snapshot, packet: Packet, protocol: Protocol) -> None:
         self._maker = maker
         self._node = f"node-{node}"
+        self._label = label
         self._snapshot = snapshot
         self._packet = packet
-        self._source = source
-        self._destination = destination
+        self._source = source = snapshot.party(node, packet.source)
+        self._destination = destination = snapshot.party(node, packet.destination)
         self._five = FiveTuple(protocol, source.address, packet.source_port, destination.address, packet.port)
+        self._leaves = source.node == node
+        self._arrives = destination.node == node
+        self._time = 0
+
+    @property
+    def at_source(self) -> bool:
+        """Whether this node is where the packet came from."""
+        return self._leaves or self._label.at == "output"
+
+    def publish(self) -> None:
+        """Everything that Cilium's agent would tell of it."""
+        self._time = self._maker.now(self._node)
+        label = self._label
+        if label.reason:
+            if label.at == Direction.EGRESS:
+                self.dropped(Direction.EGRESS, label.reason)
+                return
+            if self._leaves and label.new:
+                self.allowed(Direction.EGRESS)
+            self.dropped(Direction.INGRESS, label.reason)
+            return
+        if self._leaves:
+            self.allowed(Direction.EGRESS)
+            if not self._arrives:
+                self.traced(Direction.EGRESS, _TO_STACK)
+        if self._arrives:
+            self.allowed(Direction.INGRESS)
+            self.traced(Direction.INGRESS, _TO_ENDPOINT)
+        elif not self._leaves and label.at == "input":
+            self.traced(Direction.INGRESS, _TO_HOST)
+        elif not self._leaves and label.at == "output":
+            self.traced(Direction.EGRESS, _TO_NETWORK)
 
     def allowed(self, direction: Direction) -> None:
         """A policy-verdict event, where a policy is enforced at all."""
@@ -167,7 +205,7 @@ class _Event:
         maker, packet = self._maker, self._packet
         maker.emit(
             Flow(
-                time=self.time,
+                time=self._time,
                 verdict=verdict,
                 five_tuple=self._five,
                 direction=direction,

@@ -82,10 +82,9 @@ class Lab:
         node = self._topology.node(name)
         if name not in self._filters:
             self._filters[name] = NodeFilter(node.namespace, node.name, ipv6=self._options.ipv6)
-            log = PacketLog(node.namespace, lambda prefix, data: self._flows.packet(name, prefix, data), lambda: self._flows.lost(name))
-            self._logs[name] = log
-            # Straight on the loop: it is asked before the sockets of the reactor are, and it lives as long as the lab.
-            self._loop.add_reader(log.fileno(), log.read)
+            self._logs[name] = log = PacketLog(node.namespace, lambda: self._flows.lost(name))
+            # Straight on the loop, beside the reactor: it is read before the sockets whose packets it tells of.
+            self._loop.add_reader(log.fileno(), self._read_logs)
         return node
 
     # Calls
@@ -150,9 +149,9 @@ class Lab:
         """End the case: nothing of it is served, enforced or remembered."""
         self._clients.clear()
         self._servers.close()
+        self._read_logs()
         self._discarded.clear()
         for name, filter_ in self._filters.items():
-            self._logs[name].read()
             filter_.serve(())
             filter_.change(Wanted(self._revision, {}, {}, {}))
             forget_connections(self._topology.nodes[name].namespace)
@@ -181,7 +180,7 @@ class Lab:
         return self._filters[node].listed()
 
     def counters(self) -> Mapping[str, int]:
-        return {"logged": self._flows.logged, "lost": self._flows.lost_count}
+        return {"logged": sum(log.logged for log in self._logs.values()), "lost": sum(log.losses for log in self._logs.values())}
 
     def close(self) -> None:
         self._clients.clear()
@@ -270,6 +269,14 @@ class Lab:
 
     # Probing
 
+    def _read_logs(self) -> None:
+        if self._store is None:
+            for log in self._logs.values():
+                log.read()
+            return
+        if self._flows.read(self._logs):
+            self._loop.call_soon(self._read_logs)
+
     def _place(self, site: Site, family: Family) -> tuple[Namespace, str]:
         key = (site, family)
         found = self._sites.get(key)
@@ -307,11 +314,10 @@ class Lab:
         self._clients.saw(nonce, server)
 
     def _publish(self, event: Flow | LostEvents) -> None:
-        if self._store is None:
-            return
         if isinstance(event, Flow) and event.five_tuple.destination_port in self._discarded:
             return
-        self._store.publish(event)
+        if self._store is not None:
+            self._store.publish(event)
 
 
 def _with_former(policy: EndpointPolicy, former: EndpointPolicy | None) -> EndpointPolicy:

@@ -64,13 +64,11 @@ class Process:
         return ClusterError(f"the lab's process was {how}" + (f"; it said:\n{said}" if said else ", without a word"))
 
     def close(self) -> None:
-        """End it and remove its folder. Idempotent."""
+        """Remove everything of it; a process that has not ended by itself is killed. Idempotent."""
         self.control.close()
-        try:
-            self.popen.wait(3.0)
-        except subprocess.TimeoutExpired:
+        if self.popen.poll() is None:
             self.popen.kill()
-            self.popen.wait()
+        self.popen.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -6,7 +6,6 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
-from typing import TypeAlias
 
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.ruleset import LOG_GROUP
@@ -28,9 +27,6 @@ _SO_RCVBUFFORCE = 33
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 
-Logged: TypeAlias = Callable[[bytes, bytes], None]
-"""Called with the rule's prefix and the beginning of the packet, from its IP header on."""
-
 
 def _message(kind: int, group: int, attributes: bytes, flags: int = 5) -> bytes:
     return _HEADER.pack(20 + len(attributes), kind, flags, 0, 0) + struct.pack("!BBH", socket.AF_UNSPEC, 0, group) + attributes
@@ -48,9 +44,9 @@ def _ask(sock: socket.socket, message: bytes) -> None:
 
 
 class PacketLog:
-    """Reads one node's log. `lost` is called when the kernel had to throw events away."""
+    """Reads one node's log. `lost` is called when the kernel had to throw events away: that many `losses`. `logged` counts packets."""
 
-    def __init__(self, namespace: Namespace, logged: Logged, lost: Callable[[], None]) -> None:
+    def __init__(self, namespace: Namespace, lost: Callable[[], None]) -> None:
         namespace.enter()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.bind((0, 0))
@@ -66,44 +62,49 @@ class PacketLog:
         ):
             _ask(self._socket, _message(_PACKET | _CONFIG, LOG_GROUP, attribute))
         self._socket.setblocking(False)
-        self._logged = logged
         self._lost = lost
+        self.logged = 0
+        self.losses = 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def read(self) -> None:
-        """Everything that is there."""
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """Everything that is there: the rule's prefix, and the beginning of the packet from its IP header on."""
+        out: list[tuple[bytes, bytes]] = []
         while True:
             try:
                 data = self._socket.recv(8192)
             except BlockingIOError:
-                return
+                self.logged += len(out)
+                return out
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                self.losses += 1
                 self._lost()
                 continue
             offset = 0
             while offset + 16 <= len(data):
                 length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
                 if kind == _PACKET:
-                    self._packet(data, offset + 20, offset + length)
+                    out.append(_entry(data, offset + 20, offset + length))
                 offset += (length + 3) & ~3
-
-    def _packet(self, data: bytes, offset: int, end: int) -> None:
-        prefix = payload = b""
-        while offset + 4 <= end:
-            length, kind = _ATTRIBUTE.unpack_from(data, offset)
-            if kind == _PREFIX:
-                prefix = data[offset + 4 : offset + length - 1]
-            elif kind == _PAYLOAD:
-                payload = data[offset + 4 : offset + length]
-            offset += (length + 3) & ~3
-        self._logged(prefix, payload)
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _entry(data: bytes, offset: int, end: int) -> tuple[bytes, bytes]:
+    prefix = payload = b""
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if kind == _PREFIX:
+            prefix = data[offset + 4 : offset + length - 1]
+        elif kind == _PAYLOAD:
+            payload = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return prefix, payload
 
 
 def forget_connections(namespace: Namespace) -> None:
