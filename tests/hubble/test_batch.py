@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.hubble.flow_strategies import LOSSES, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.hubble.observing import make_flow, now_flow, observing, until
 
 from harness.hubble.batch import LIMIT, ask, limit, pack, unpack
 from harness.hubble.client import FlowFeed
@@ -16,6 +14,8 @@ from harness.hubble.convert import event_of, response_to_proto
 from harness.hubble.match import flow_key
 from harness.hubble.proto import observer_pb2
 from harness.model.flow import Flow, LostEvents
+from tests.hubble.flow_strategies import LOSSES, flows, quick
+from tests.hubble.observing import make_flow, now_flow, observing, until
 
 
 @quick

@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from tests.hubble.flow_strategies import LOSSES, flows, quick
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from harness.hubble.convert import event_of, flow_of, flow_to_proto, from_json, 
 from harness.hubble.proto import flow_pb2, observer_pb2
 from harness.model.flow import FiveTuple, Flow, FlowVerdict, LostEvents
 from harness.model.traffic import Protocol
+from tests.hubble.flow_strategies import LOSSES, flows, quick
 
 # As `hubble observe -o json` of Cilium 1.19 prints a dropped packet.
 PRINTED = """{"flow":{"time":"2026-03-01T10:20:30.123456789Z","uuid":"0c6c2c9e-5f2c-4a44-8a4b-4d1b8f2c5a11","verdict":"DROPPED","drop_reason":133,

@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from tests.hubble.observing import now_flow, observing, until
 
 from harness.errors import FlowsUnavailableError
 from harness.hubble.client import FlowFeed, Observer
@@ -22,6 +21,7 @@ from harness.hubble.proto import flow_pb2, observer_pb2, relay_pb2
 from harness.hubble.server import FlowStore, serve
 from harness.model.flow import FiveTuple, Flow, LostEvents
 from harness.model.traffic import Protocol
+from tests.hubble.observing import now_flow, observing, until
 
 NOW = 10**18
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.hubble.flow_strategies import filters, flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from harness.hubble.convert import flow_to_proto
 from harness.hubble.filters import FilterError, compile_filter, compile_filters
 from harness.hubble.proto import flow_pb2
 from harness.model.flow import Flow
+from tests.hubble.flow_strategies import filters, flows, quick
 
 FLOW = flow_pb2.Flow(
     verdict=flow_pb2.DROPPED,

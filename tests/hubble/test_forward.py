@@ -7,13 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.hubble.observing import make_flow, now_flow, serving, until
 
 from harness.errors import ClusterError, FlowsUnavailableError
 from harness.hubble.client import FlowFeed, Observer
 from harness.hubble.forward import forward
 from harness.hubble.match import flow_key
 from harness.model.flow import Flow
+from tests.hubble.observing import make_flow, now_flow, serving, until
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])

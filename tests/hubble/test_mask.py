@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.hubble.flow_strategies import flows, quick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from harness.hubble.convert import flow_to_proto
 from harness.hubble.mask import compile_mask
 from harness.hubble.proto import flow_pb2
 from harness.model.flow import Flow
+from tests.hubble.flow_strategies import flows, quick
 
 PATHS = st.sets(
     st.sampled_from([

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.hubble.flow_strategies import five_tuples, flows, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.hubble.observing import make_flow
 
 from harness.hubble.convert import flow_to_proto
 from harness.hubble.feed import raw_keys
 from harness.hubble.match import Track, flow_key, forward, stops, touches
 from harness.model.flow import FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record, LostEvents
 from harness.model.traffic import Direction, Protocol
+from tests.hubble.flow_strategies import five_tuples, flows, quick
+from tests.hubble.observing import make_flow
 
 BOUND = FiveTuple(Protocol.TCP, "10.0.0.1", 40000, "10.0.0.2", 8080)
 TRACK = Track.of(BOUND, 1000)

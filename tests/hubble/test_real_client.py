@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.hubble.observing import now_flow, serving
 
 from harness.hubble.convert import from_json
 from harness.model.flow import FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record, LostEvents
 from harness.model.traffic import Direction, Protocol
 from harness.model.verdict import PolicyRef
+from tests.hubble.observing import now_flow, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 HUBBLE = shutil.which("hubble") or shutil.which(ROOT / "build/tools/hubble")

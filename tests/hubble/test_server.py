@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from tests.hubble.observing import make_flow, observing, serving, until
 
 from harness.errors import ClusterError, FlowsUnavailableError
 from harness.hubble.client import Observer
 from harness.hubble.proto import flow_pb2, observer_pb2
 from harness.hubble.server import FlowStore, serve
 from harness.model.flow import Flow, FlowVerdict, LostEvents
+from tests.hubble.observing import make_flow, observing, serving, until
 
 
 async def ports(observer: Observer, **request: Any) -> list[int]:
