@@ -1,0 +1,134 @@
+"""What the policy model says of a case's expectations, worked out apart from the engine: which of them a mistake would change.
+
+Its own way from an expectation to traffic (not the engine's), so that a check which the engine forgets is missed by nobody.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Target
+from harness.cases.state import cluster_state
+from harness.model.cluster import ClusterState, Pod
+from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, Protocol, RequestKind, Traffic
+from harness.model.verdict import Decision, PolicyVerdict, Verdict
+from harness.policy.evaluate import Evaluator
+from harness.policy.options import Options
+from harness.policy.repository import Repository
+
+WORLD = {Family.IPV4: "192.0.2.200", Family.IPV6: "2001:db8:ffff::200"}
+"""Some address outside the cluster, in no network that a shipped policy names."""
+_REASONS = {Decision.DEFAULT_DENY: Reason.DEFAULT_DENY, Decision.DENY_RULE: Reason.DENY_RULE, Decision.AUTH: Reason.AUTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the model says of one expectation: a verdict for each unit of traffic, and whether it is as stated in every point."""
+
+    verdicts: tuple[Verdict, ...]
+    holds: bool
+
+
+class Oracle:
+    """The model of one case. Mutants of a case differ from it in policies only, so its traffic is worked out once."""
+
+    def __init__(self, case: Case, options: Options) -> None:
+        self._options = options
+        self._state = cluster_state(case)
+        self._traffic = {
+            phase.name: [(each, tuple(traffic(case, self._state, each))) for each in phase.expectations] for phase in case.phases
+        }
+
+    def readings(self, case: Case, *, first: int = 0) -> dict[str, tuple[Reading, ...]]:
+        """For each phase of the case (or of a mutant of it) from `first` on, one reading for each expectation."""
+        repository = Repository.empty(self._options)
+        found = {}
+        for index, phase in enumerate(case.phases):
+            repository = repository.change(phase.remove, [policy.document for policy in phase.apply])
+            if index >= first:
+                evaluator = Evaluator(self._state, repository)
+                found[phase.name] = tuple(_read(each, tuple(map(evaluator.verdict, units))) for each, units in self._traffic[phase.name])
+        return found
+
+
+def _read(expectation: Expectation, verdicts: tuple[PolicyVerdict, ...]) -> Reading:
+    return Reading(tuple(each.verdict for each in verdicts), all(_as_stated(expectation, each) for each in verdicts))
+
+
+def _as_stated(expectation: Expectation, verdict: PolicyVerdict) -> bool:
+    side = verdict.dropped_at
+    if expectation.action is not Action.DENY:
+        return verdict.verdict is Verdict.ALLOW and _by(expectation, verdict, expectation.at)
+    if side is None or (expectation.at is not None and expectation.at is not side):
+        return False
+    decision = (verdict.egress if side is Direction.EGRESS else verdict.ingress).decision
+    if expectation.reasons and _REASONS[decision] not in expectation.reasons:
+        return False
+    return _by(expectation, verdict, side)
+
+
+def _by(expectation: Expectation, verdict: PolicyVerdict, side: Direction | None) -> bool:
+    sides = [verdict.egress, verdict.ingress] if side is None else [verdict.egress if side is Direction.EGRESS else verdict.ingress]
+    return expectation.by is None or any(rule.policy == expectation.by for each in sides for rule in each.rules)
+
+
+def traffic(case: Case, state: ClusterState, expectation: Expectation) -> Iterator[Traffic]:
+    """Every unit of traffic that the expectation speaks of, after service translation."""
+    for family, source, target in itertools.product(_families(expectation), expectation.sources, expectation.targets):
+        protocol, port = _protocol(target, family)
+        for sender, receiver, reached in _pairs(case, state, source, target, family, port):
+            yield Traffic(sender, receiver, protocol, reached, expectation.request, family)
+
+
+def _families(expectation: Expectation) -> tuple[Family, ...]:
+    pings = {RequestKind.ICMP: Family.IPV4, RequestKind.ICMP6: Family.IPV6}
+    kind = expectation.request.kind if expectation.request else None
+    return (pings[kind],) if kind in pings else expectation.family.families
+
+
+def _protocol(target: Target, family: Family) -> tuple[Protocol, int]:
+    if target.port is not None:
+        return target.protocol, target.port
+    return (Protocol.ICMP, 8) if family is Family.IPV4 else (Protocol.ICMPV6, 128)
+
+
+def _pairs(case: Case, state: ClusterState, source: Party, target: Target, family: Family, port: int) -> Iterator[tuple[Peer, Peer, int]]:
+    for receiver, reached in _ends(case, state, target.party, family, port):
+        for sender, _ in _ends(case, state, source, family, 0):
+            if sender != receiver:
+                yield _seen(sender, receiver), _seen(receiver, sender), reached
+
+
+def _ends(case: Case, state: ClusterState, party: Party, family: Family, port: int) -> Iterator[tuple[Pod | Peer, int]]:
+    """Pods as such (a host-network pod is somebody else to each of its peers), and what is no pod as a peer."""
+    pods = {pod.ref: pod for pod in state.pods}
+    match party.kind:
+        case PartyKind.ENDPOINT:
+            yield from ((pods[ref], port) for ref in case.endpoints[party.name].pods())
+        case PartyKind.SERVICE:
+            service = case.services[party.name]
+            number = next(each.target_port for each in service.ports if each.port == port)
+            for spec in case.endpoints.values():
+                if spec.namespace == service.namespace and service.selector.items() <= dict(spec.labels).items():
+                    named = next((each.port for each in spec.ports if each.name == number), None)
+                    yield from ((pods[ref], named or int(number)) for ref in spec.pods())
+        case PartyKind.EXTERNAL:
+            addresses = case.externals[party.name].addresses
+            yield External(next((each for each in addresses if Family.of(each) is family), WORLD[family])), port
+        case PartyKind.ADDRESS:
+            yield External(party.name), port
+        case PartyKind.BUILTIN:
+            yield (External(WORLD[family]) if party.name == "world" else Entity(EntityName(party.name))), port
+        case _:
+            raise AssertionError(f"no shipped case names {party} yet: teach the oracle what it is")
+
+
+def _seen(end: Pod | Peer, other: Pod | Peer) -> Peer:
+    if not isinstance(end, Pod):
+        return end
+    if not end.host_network:
+        return end.ref
+    near = not isinstance(other, Pod) or other.node == end.node
+    return Entity(EntityName.HOST if near else EntityName.REMOTE_NODE)

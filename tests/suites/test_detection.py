@@ -1,0 +1,100 @@
+"""Do the shipped cases notice a mistake? Every policy, rule, peer and port dropped, every selector value changed, in turn.
+
+Where the model says that an expectation changes, the mutated case must not pass. The score and the survivors are printed at the end
+(with `-v` also the mistakes that change no expectation of their case: there should be few).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.cases.load import find_case_files, load_cases
+from harness.clusters.netns import probe_capabilities
+from harness.clusters.open import ClusterOptions, open_cluster
+from harness.engine.events import PhaseFinished
+from harness.engine.outcome import Outcome
+from harness.engine.session import Session
+from harness.engine.settings import Settings
+from harness.errors import LabUnavailableError
+from harness.policy.options import Options
+from tests.suites.mutants import Mutant, mutants
+from tests.suites.oracle import Oracle
+from tests.suites.score import PROPERTY, Detection
+
+SUITES = Path(__file__).parents[2] / "suites"
+FOLDERS = sorted({path.parent.name for path in find_case_files(SUITES)})
+WANTED = 0.95
+MOST_EQUIVALENT = 0.10
+SAMPLE, SEED = 24, 20260
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A mutant, and whether the model says that it must fail: some expectation gets another verdict, or is no longer as stated."""
+
+    mutant: Mutant
+    must_fail: bool
+
+
+def judged(folder: str) -> Iterator[Judged]:
+    """Every mutant of the folder's cases."""
+    for path in sorted(find_case_files(SUITES / folder)):
+        for case in load_cases(path):
+            oracle = Oracle(case, Options())
+            before = oracle.readings(case)
+            for mutant in mutants(case):
+                after = oracle.readings(mutant.case, first=mutant.first)
+                pairs = [pair for phase, readings in after.items() for pair in zip(before[phase], readings, strict=True)]
+                yield Judged(mutant, any(old.verdicts != new.verdicts or (old.holds and not new.holds) for old, new in pairs))
+
+
+def noticed(session: Session, mutant: Mutant) -> bool:
+    """Whether some phase that the mistake can affect does not pass."""
+    for phase in mutant.case.phases[mutant.first :]:
+        finished = session.run_phase(mutant.case, phase.name)
+        if isinstance(finished, PhaseFinished) and finished.outcome is not Outcome.PASSED:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_cases_of_a_folder_notice_mistakes(folder, record_property) -> None:
+    detection = Detection(folder)
+    cluster = open_cluster("memory")
+    session = Session(cluster, Settings(coverage=False), lambda _: None)
+    try:
+        for each in judged(folder):
+            mutant = each.mutant
+            detection.add(str(mutant), must_fail=each.must_fail, noticed=noticed(session, mutant), idle=mutant.idle)
+    finally:
+        session.close()
+        cluster.close()
+    record_property(PROPERTY, detection.dump())
+    assert detection.must_fail
+    assert detection.counts["noticed"] >= WANTED * detection.must_fail
+    assert detection.counts["equivalent"] <= MOST_EQUIVALENT * detection.counts.total(), "sharpen the cases"
+
+
+def test_a_sample_of_mistakes_is_noticed_by_packets_in_the_lab(record_property) -> None:
+    try:
+        probe_capabilities()
+    except LabUnavailableError as unavailable:
+        pytest.skip(str(unavailable))
+    must = [each.mutant for folder in FOLDERS for each in judged(folder) if each.must_fail]
+    sample = random.Random(SEED).sample(must, SAMPLE)  # noqa: S311 -- the same choice each time, nothing secret
+    detection = Detection("lab")
+    cluster = open_cluster("netns", ClusterOptions())
+    session = Session(cluster, Settings(coverage=False), lambda _: None)
+    try:
+        for mutant in sample:
+            detection.add(str(mutant), must_fail=True, noticed=noticed(session, mutant))
+    finally:
+        session.close()
+        cluster.close()
+    record_property(PROPERTY, detection.dump())
+    assert detection.counts["noticed"] >= WANTED * SAMPLE
