@@ -18,7 +18,7 @@ from harness.model.traffic import Direction
 from harness.model.verdict import Decision, DirectionVerdict, PolicyRef
 
 _KUBERNETES = "NetworkPolicy"
-_NOT_NEAR = 0.6
+_NEAR = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,10 @@ def for_finding(finding: PolicyFinding, case: Case, policies: Sequence[PolicyObj
         selector = _labels(spec.get("endpointSelector") or spec.get("podSelector"))
         local = [each for each in case.endpoints.values() if not policy.ref.namespace or each.namespace == policy.ref.namespace]
         if selector and not any(_fits(selector, _labels_of(each)) for each in local):
-            near = _nearest(selector, local)
-            if near:
-                return f"{path}selects {_shown(selector)}; {near}"
             if away := [each for each in case.endpoints.values() if _fits(selector, _labels_of(each))]:
                 return f"a namespaced policy selects in its own namespace only ({policy.ref.namespace}); {away[0].name} is in {away[0].namespace}"
+            if near := _nearest(selector, local):
+                return f"{path}selects {_shown(selector)}; {near}"
         for direction in ("ingress", "egress"):
             if spec.get(direction) == [] and policy.ref.kind != _KUBERNETES:
                 return f"`{direction}: []` enforces nothing; to deny all, write `{direction}: [{{}}]`"
@@ -290,7 +289,7 @@ def _nearest(selector: Mapping[str, str], endpoints: Iterable[EndpointSpec]) -> 
     """The endpoint whose labels are most like the selector's, where they are like it at all."""
     texts = {_shown({key: value}): endpoint for endpoint in endpoints for key, value in endpoint.labels.items()}
     for key, value in selector.items():
-        match = get_close_matches(_shown({key: value}), texts, n=1, cutoff=_NOT_NEAR)
+        match = get_close_matches(_shown({key: value}), texts, n=1, cutoff=_NEAR)
         if match and match[0] != _shown({key: value}):
             return f"did you mean {match[0]} ({texts[match[0]].name})?"
     return ""
