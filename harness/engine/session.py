@@ -182,7 +182,7 @@ class Session:
             current.done = place
 
     def _prepare(self, case: Case) -> _Open:
-        self.release()
+        self._open = None  # the cluster sees to it that the former case is gone
         started = time.monotonic()
         placement = self._cluster.prepare(case)
         predictor = Predictor(placement.state, Repository.empty(self._options))
@@ -246,13 +246,16 @@ class Session:
         )
 
     def _change(self, current: _Open, change: Change) -> tuple[int, Enforcement]:
+        """The revision and how it is known to be enforced. Where nothing changes the cluster is left alone."""
+        if change == NO_CHANGE:
+            current.enforced_at = time.monotonic()
+            return 0, Enforcement("nothing changed", 0.0)
         revision = self._cluster.apply(change)
         enforcement = self._cluster.wait(revision)
         current.enforced_at = time.monotonic()
-        if change != NO_CHANGE:
-            current.changed = True
-            current.prober.predictor.change(change)
-            current.texts.update((policy.ref, _text(policy.document)) for policy in change.apply)
+        current.changed = True
+        current.prober.predictor.change(change)
+        current.texts.update((policy.ref, _text(policy.document)) for policy in change.apply)
         return revision, enforcement
 
     def _findings(self, current: _Open, phase: Phase, found: Sequence[Check]) -> tuple[PolicyFinding, ...]:
