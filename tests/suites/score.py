@@ -49,7 +49,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         write(f"{each['where']:>18}: {_sentence(Counter(each['counts']))}")
         if each["where"] != "lab":
             simulated.update(each["counts"])
-    write(f"{'all, in memory':>18}: {_sentence(simulated)}")
+    if simulated:
+        write(f"{'all, in memory':>18}: {_sentence(simulated)}")
     for each in found:
         for name in each["survivors"]:
             write(f"survivor ({each['where']}): {name}", red=True)
