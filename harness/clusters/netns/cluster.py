@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import queue
 import threading
 import time
@@ -172,6 +173,15 @@ class NetnsCluster:
         """A node's packet filter, as `nft list ruleset` prints it."""
         text: str = self._call("ruleset", node)
         return text
+
+    def how_to_enter(self) -> str:
+        """For people: a command for each pod and node, that opens a shell inside."""
+        lab = f"/proc/{self.pid}"
+        rootless = os.readlink(f"{lab}/ns/user") != os.readlink("/proc/self/ns/user")  # noqa: PTH115 -- no path: `user:[number]`
+        user = f"--user={lab}/ns/user --preserve-credentials " if rootless else ""
+        namespaces: Mapping[str, int] = self._call("namespaces")
+        lines = [f"  nsenter {user}--net={lab}/fd/{descriptor} sh   # {name}" for name, descriptor in namespaces.items()]
+        return "\n".join([f"the lab is process {self.pid}; a shell inside (on a node, `nft list ruleset` shows what is enforced):", *lines])
 
     def counters(self) -> Mapping[str, int]:
         """How many packets the kernel reported so far, and how often it lost some."""

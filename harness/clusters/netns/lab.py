@@ -179,6 +179,13 @@ class Lab:
         """A node's packet filter as text."""
         return self._filters[node].listed()
 
+    def namespaces(self) -> Mapping[str, int]:
+        """The network namespaces of the case's pods and of the nodes, as descriptors of this process."""
+        return {
+            **{f"pod {ref}": slot.namespace.fd for ref, slot in self._slots.items()},
+            **{f"node {name}": node.namespace.fd for name, node in self._topology.nodes.items()},
+        }
+
     def counters(self) -> Mapping[str, int]:
         return {"logged": sum(log.logged for log in self._logs.values()), "lost": sum(log.losses for log in self._logs.values())}
 
