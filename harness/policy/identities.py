@@ -237,8 +237,9 @@ class IdentityTable:
         """The position of the identity of an address outside the cluster: that of the longest prefix."""
         position = self._positions.get(address)
         if position is None:
-            prefix = self._table.longest(parse_address(address))
-            position = self._positions[address] = self.by_prefix[prefix] if prefix else self.entities[EntityName.UNMANAGED]
+            wanted = parse_address(address)
+            prefix = self._table.longest(wanted) or Prefix(wanted.version, 0, 0)
+            position = self._positions[address] = self.by_prefix[prefix]
         return position
 
     def select(self, selector: PeerSelector) -> Selection:

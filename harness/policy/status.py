@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from harness.model.labels import ANY, K8S, NAMESPACE_LABEL, Label
+from harness.model.labels import ANY, K8S, NAMESPACE_LABEL, RESERVED, Label
 from harness.model.verdict import PolicyRef, PolicyStatus
 from harness.policy.identities import holds, security_relevant
 from harness.policy.repository import Repository
@@ -20,12 +20,19 @@ def policy_status(ref: PolicyRef, repository: Repository, subjects: Subjects) ->
     if policy is None:
         inert = f"refused ({error.stage.value}): {error.message}" if error else "not applied"
         return PolicyStatus(ref, error, inert=inert)
-    selected = [subject for subject in subjects.all() if any(subjects.selected_by(rule, subject) for rule in policy.rules)]
+    # Cilium's own endpoints (health, init, ingress) count where the policy means them, not where it merely does not leave them out.
+    own = () if not any(_names_reserved(rule.subject) for rule in policy.rules) else subjects.entities.values()
+    candidates = (*subjects.pods.values(), *subjects.hosts.values(), *own)
+    selected = [subject for subject in candidates if any(subjects.selected_by(rule, subject) for rule in policy.rules)]
     selects = tuple(sorted(subject.name for subject in selected))
     if error is not None:
         # An earlier version is still enforced; the object as it stands is not.
         return PolicyStatus(ref, error, selects, f"refused ({error.stage.value}): {error.message}")
     return PolicyStatus(ref, None, selects, _inert(policy, selected, subjects))
+
+
+def _names_reserved(selector: LabelSelector) -> bool:
+    return any(each.source == RESERVED for each in selector.requirements)
 
 
 def _inert(policy: Policy, selected: Sequence[Subject], subjects: Subjects) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from harness.model.cluster import CIDRGroup, ClusterState, ContainerPort, ExternalHost, Pod, Service
@@ -16,6 +17,11 @@ from harness.policy.repository import Repository
 from harness.policy.scenario import peer
 
 Document = dict[str, Any]
+
+
+def law(examples: int) -> settings:
+    """How a law is tested: so many examples, however slow the machine is at the moment."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pod(namespace: str, name: str, labels: Mapping[str, str], *ports: ContainerPort, **more: Any) -> Pod:

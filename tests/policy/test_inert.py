@@ -113,7 +113,7 @@ def test_enforcement_is_switched_off() -> None:
     [
         (cnp(ingress=[{}]), P, ("a/web",)),
         (cnp(subject={}, ingress=[{}]), P, ("a/a1", "a/a2", "a/web")),
-        (ccnp(subject={}, ingress=[{}]), C, ("a/a1", "a/a2", "a/web", "b/b1", "c/c1", "health", "ingress", "init")),
+        (ccnp(subject={}, ingress=[{}]), C, ("a/a1", "a/a2", "a/web", "b/b1", "c/c1")),
         (knp(policyTypes=["Ingress"]), K, ("a/web",)),
         (cnp(ingress=[{"fromEndpoints": [app("a")]}], **OPT_OUT), P, ("a/web",)),
     ],
@@ -122,3 +122,12 @@ def test_what_does_something_is_not_inert(document: Document, ref: PolicyRef, se
     found = status(document, ref)
     assert (found.error, found.selects, found.inert) == (None, selects, "")
     assert WORLD.pods
+
+
+def test_cilium_s_own_endpoints_count_only_where_they_are_meant() -> None:
+    meant = ccnp(subject={"matchLabels": {"reserved:health": ""}}, ingress=[{"fromEntities": ["remote-node"]}])
+    assert (status(meant, C).selects, status(meant, C).inert) == (("health",), "")
+    left_over = ccnp(subject={"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, ingress=[{}])
+    found = status(left_over, C)
+    assert found.selects == ()
+    assert found.inert == "selects no endpoint of the cluster: no pod has app DoesNotExist"

@@ -12,7 +12,7 @@ from harness.model.traffic import Request, RequestKind
 from harness.model.verdict import L7Decision
 from harness.policy.l7 import http_answer, normalised, server_name_matches
 from harness.policy.rules import HTTPRule
-from tests.policy.policy_worlds import Document, app, ask, cnp, evaluator, ports, traffic
+from tests.policy.policy_worlds import Document, app, ask, cnp, evaluator, law, ports, traffic
 
 A = "a/a1 -> a/web:8080"
 
@@ -80,6 +80,7 @@ def test_grpc_is_a_post_to_its_method() -> None:
     assert http_answer(rules, Request(RequestKind.GRPC, path="/pkg.Greeter/Run")).decision == "deny"
 
 
+@law(100)
 @given(st.text(st.sampled_from("/.a%?2fF\\"), max_size=12).map(lambda text: f"/{text}"))
 def test_normalising_twice_is_normalising_once(path: str) -> None:
     once, redirects = normalised(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.cluster import ClusterState
@@ -16,7 +16,7 @@ from harness.policy.options import Options
 from harness.policy.parse import API_VERSIONS, parse_policy
 from harness.policy.repository import Repository
 from harness.policy.table import decide
-from tests.policy.policy_worlds import NAMESPACES, ccnp, cilium_policies, repositories, states
+from tests.policy.policy_worlds import NAMESPACES, ccnp, cilium_policies, law, repositories, states
 
 POINTS = [(Protocol.TCP, port) for port in (1, 53, 80, 443, 8080)] + [(Protocol.UDP, 53), (Protocol.ICMP, 8), (Protocol.ICMPV6, 128)]
 
@@ -51,7 +51,7 @@ def isolating_everything() -> Document:
     return ccnp("isolate", subject={}, ingress=[{}], egress=[{}])
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories(plain=True), cilium_policies("denies", plain=True, lists=["ingressDeny", "egressDeny"]))
 def test_a_deny_rule_never_adds_reachability(state: ClusterState, policies: list[Document], deny: Document) -> None:
     before, after = allowed(state, policies), allowed(state, [*policies, deny])
@@ -59,7 +59,7 @@ def test_a_deny_rule_never_adds_reachability(state: ClusterState, policies: list
     assert {point for point in after if point[2] in {each[2] for each in before}} <= before
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories(plain=True), cilium_policies("allows", plain=True, lists=["ingress", "egress"]))
 def test_an_allow_rule_under_default_deny_never_removes_reachability(
     state: ClusterState, policies: list[Document], allow: Document
@@ -68,7 +68,7 @@ def test_an_allow_rule_under_default_deny_never_removes_reachability(
     assert allowed(state, policies) <= allowed(state, [*policies, allow])
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories())
 def test_the_order_of_application_does_not_matter(state: ClusterState, policies: list[Document]) -> None:
     assert dict(reachable(state, policies)) == dict(reachable(state, policies[::-1]))
@@ -83,7 +83,7 @@ def renamed(value: Any, names: dict[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories())
 def test_renaming_namespaces_commutes_with_evaluation(state: ClusterState, policies: list[Document]) -> None:
     names = {name: f"{name}-renamed" for name in NAMESPACES}
@@ -115,7 +115,7 @@ def test_renaming_namespaces_commutes_with_evaluation(state: ClusterState, polic
     assert mine == dict(reachable(other, renamed(policies, names)))
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories())
 def test_without_policies_for_it_an_endpoint_is_open(state: ClusterState, policies: list[Document]) -> None:
     made = Evaluator(state, Repository.empty().change(apply=policies))
@@ -125,7 +125,7 @@ def test_without_policies_for_it_an_endpoint_is_open(state: ClusterState, polici
             assert table.enforced == bool(made.subjects.rules_for(subject, direction)) or table.error
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories())
 def test_removing_what_was_applied_restores_the_cluster(state: ClusterState, policies: list[Document]) -> None:
     empty = Repository.empty()
@@ -178,7 +178,7 @@ def _port_matches(rule: Any, protocol: Protocol, port: int) -> bool:
     return False
 
 
-@settings(max_examples=40, deadline=None)
+@law(40)
 @given(states(), repositories(plain=True).filter(lambda documents: not any(name in str(documents) for name in ("'http'", "'dns'"))))
 def test_the_tables_equal_the_specification_read_literally(state: ClusterState, policies: list[Document]) -> None:
     made = Evaluator(state, Repository.empty().change(apply=policies))
@@ -329,19 +329,19 @@ def parses(document: Document) -> None:
             assert policy.error.message
 
 
-@settings(max_examples=100, deadline=None)
+@law(100)
 @given(st.sampled_from(sorted(API_VERSIONS)), st.dictionaries(st.sampled_from(["spec", "specs", "metadata"]), json_values))
 def test_parsing_never_raises_on_arbitrary_json(kind: str, content: Document) -> None:
     parses({"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": {"name": "p"}, **content})
 
 
-@settings(max_examples=100, deadline=None)
+@law(100)
 @given(st.sampled_from(sorted(API_VERSIONS)), shaped(5))
 def test_parsing_never_raises_on_the_languages_own_words(kind: str, content: Any) -> None:
     parses({"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": {"name": "p"}, "spec": content})
 
 
-@settings(max_examples=100, deadline=None)
+@law(100)
 @given(mutants())
 def test_parsing_never_raises_on_a_broken_policy(document: Document) -> None:
     parses(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.cluster import ClusterState
@@ -16,7 +16,7 @@ from harness.policy.evaluate import Evaluator
 from harness.policy.map import DirectionPolicy, Interval, PolicyMaps
 from harness.policy.options import Options
 from harness.policy.repository import Repository
-from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, pod, ports, repositories, states
+from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, law, pod, ports, repositories, states
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6, Protocol.VRRP)
 
@@ -60,7 +60,7 @@ def check(evaluator: Evaluator, maps: PolicyMaps) -> int:
     return count
 
 
-@settings(max_examples=60, deadline=None)
+@law(60)
 @given(states(), repositories(), st.sampled_from(["1.18", "1.19", "1.20"]), st.booleans())
 def test_maps_equal_the_evaluator(state: ClusterState, policies: list[dict], cilium: str, names_unknown: bool) -> None:
     options = Options.of(cilium, names_unknown=names_unknown)
@@ -68,7 +68,7 @@ def test_maps_equal_the_evaluator(state: ClusterState, policies: list[dict], cil
     assert check(made, compile_maps(made)) > 0
 
 
-@settings(max_examples=30, deadline=None)
+@law(30)
 @given(states(), repositories())
 def test_the_quick_decision_equals_the_full_one(state: ClusterState, policies: list[dict]) -> None:
     made = Evaluator(state, Repository.empty().change(apply=policies))

@@ -11,7 +11,7 @@ from harness.model.labels import Label
 from harness.model.traffic import Protocol
 from harness.policy.identities import bits, cidr_label, pod_labels, security_relevant
 from harness.policy.prefix import Prefix, PrefixTable, parse_address, parse_prefix
-from tests.policy.policy_worlds import HTTP, WORLD, Document, app, ask, ccnp, cnp, evaluator, knp, pod, ports, traffic
+from tests.policy.policy_worlds import HTTP, WORLD, Document, app, ask, ccnp, cnp, evaluator, knp, law, pod, ports, traffic
 
 NS = "k8s:io.kubernetes.pod.namespace"
 
@@ -249,12 +249,14 @@ prefixes = st.builds(
 )
 
 
+@law(100)
 @given(prefixes)
 def test_printing_a_prefix_and_parsing_it_is_the_identity(prefix: Prefix) -> None:
     assert parse_prefix(str(prefix)) == prefix
     assert prefix.contains(prefix)
 
 
+@law(100)
 @given(st.lists(prefixes, max_size=8), addresses)
 def test_the_longest_prefix_wins(known: list[Prefix], address: str) -> None:
     wanted = parse_address(address)
@@ -262,6 +264,7 @@ def test_the_longest_prefix_wins(known: list[Prefix], address: str) -> None:
     assert PrefixTable(known).longest(wanted) == max(holding, key=lambda prefix: prefix.length, default=None)
 
 
+@law(100)
 @given(st.sets(st.integers(0, 200)))
 def test_bits(positions: set[int]) -> None:
     assert list(bits(sum(1 << position for position in positions))) == sorted(positions)
