@@ -48,7 +48,7 @@ class _Running:
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
-        self.sock: socket.socket | None = None
+        self.sock: socket.SocketType | None = None
         self.five: FiveTuple | None = None
         self.started = time.time_ns()
         self.sent = False
@@ -151,7 +151,7 @@ class Clients:
         except ClusterError as failure:
             self._finish(running, Ending.ERROR, detail=failure.message)
 
-    def _bound(self, running: _Running) -> socket.socket:
+    def _bound(self, running: _Running) -> socket.SocketType:
         """The client's socket, in its site's namespace and bound; tells it."""
         probe = running.probe
         protocol = probe.protocol
@@ -165,7 +165,7 @@ class Clients:
             self._pings.add(namespace)
         kind = socket.SOCK_DGRAM if icmp or protocol is Protocol.UDP else socket.SOCK_STREAM
         number = protocol.number if icmp or protocol is Protocol.SCTP else 0
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
+        sock = socket.SocketType(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
         try:
             if icmp:
                 sock.bind((source, 0))
@@ -173,6 +173,9 @@ class Clients:
             else:
                 if kind == socket.SOCK_STREAM:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                if protocol is Protocol.TCP:
+                    # The handshake's last acknowledgement goes with the request.
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
                 port = self._bind(sock, namespace, protocol, source, probe.port)
                 five = FiveTuple(protocol, source, port, probe.address, probe.port)
         except OSError:
@@ -183,7 +186,7 @@ class Clients:
         self._emit(Bound(probe.id, five, running.started))
         return sock
 
-    def _bind(self, sock: socket.socket, namespace: Namespace, protocol: Protocol, source: str, avoid: int) -> int:
+    def _bind(self, sock: socket.SocketType, namespace: Namespace, protocol: Protocol, source: str, avoid: int) -> int:
         """The next port of the namespace's range: none comes again before all the others were used."""
         key = (namespace, protocol)
         port = self._next_port.get(key, _FIRST_PORT)

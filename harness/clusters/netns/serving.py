@@ -6,6 +6,7 @@ import asyncio
 import gc
 import shutil
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,6 +41,15 @@ def run(settings: Mapping[str, Any]) -> None:
 
 async def _serve(settings: Mapping[str, Any]) -> None:
     loop = asyncio.get_running_loop()
+    broken: list[str] = []
+
+    def broke(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A lab that is wrong inside must not go on as if it were right: it ends, and says why.
+        if not broken:
+            broken.append("".join(traceback.format_exception(context.get("exception"))) or str(context.get("message")))
+            control.connection_lost(None)
+
+    loop.set_exception_handler(broke)
     store = FlowStore() if settings["flows"] else None
     control = _Control()
     control.lab = lab = Lab(options=Options.of(settings["cilium"]), pods=settings["pods"], emit=control.emit, store=store)
@@ -51,6 +61,8 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     await loop.create_connection(lambda: control, sock=sock)
     control.send(Answer(0, lab.about()))
     await control.closed
+    if broken:
+        sys.exit(broken[0])
     lab.close()
     if server is not None:
         await server.close()

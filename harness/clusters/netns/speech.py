@@ -6,7 +6,6 @@ HTTP: the nonce is the header `X-Harness-Nonce`, and the answer's `X-Harness-Ser
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from harness.model.probe import Probe
@@ -17,8 +16,8 @@ SERVED = ("auto", "http", "echo", "sink")
 _WORD = b"harness "
 _HTTP_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
 _HTTP_END = b"\r\n\r\n"
-_NONCE = b"x-harness-nonce"
-_SERVER = b"x-harness-server"
+_NONCE = b"\r\nX-Harness-Nonce:"
+_SERVER = b"\r\nX-Harness-Server:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,10 @@ def request(probe: Probe) -> bytes:
 def answered(data: bytes) -> Said | None:
     """The answer so far; None while it is not complete."""
     if data.startswith(b"HTTP/"):
-        head, end, _ = data.partition(_HTTP_END)
-        if not end:
+        if _HTTP_END not in data:
             return None
-        first, *lines = head.split(b"\r\n")
-        fields = _fields(lines)
-        code = first.split(b" ", 2)[1] if first.count(b" ") else b""
-        return Said(fields.get(_SERVER, ""), fields.get(_NONCE, ""), int(code) if code.isdigit() else None)
+        code = data[9:12]
+        return Said(_field(data, _SERVER), _field(data, _NONCE), int(code) if code.isdigit() else None)
     if not data.endswith(b"\n"):
         return None
     words = data.decode(errors="replace").split()
@@ -93,13 +89,10 @@ class Heard:
 def heard(data: bytes, server: str, *, http: bool, raw: bool) -> Heard | None:
     """What a server makes of what it got so far; None while that is not complete. `http` and `raw` are what the port speaks."""
     if http and data.startswith(_HTTP_METHODS):
-        head, end, _ = data.partition(_HTTP_END)
-        if not end:
+        if _HTTP_END not in data:
             return None
-        first, *lines = head.split(b"\r\n")
-        nonce = _fields(lines).get(_NONCE, "")
-        method, path = [*first.decode(errors="replace").split(" "), "", ""][:2]
-        body = b"" if method == "HEAD" else json.dumps({"server": server, "nonce": nonce, "method": method, "path": path}).encode()
+        nonce = _field(data, _NONCE)
+        body = b"" if data.startswith(b"HEAD ") else b'{"server": "%b", "nonce": "%b"}\n' % (server.encode(), nonce.encode())
         return Heard(
             nonce,
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Harness-Server: %b\r\nX-Harness-Nonce: %b\r\n"
@@ -115,9 +108,13 @@ def heard(data: bytes, server: str, *, http: bool, raw: bool) -> Heard | None:
     return Heard(nonce, b"harness %b %b\n" % (nonce.encode(), server.encode()), last=False)
 
 
-def _fields(lines: list[bytes]) -> dict[bytes, str]:
-    out: dict[bytes, str] = {}
-    for line in lines:
-        name, _, value = line.partition(b":")
-        out[name.strip().lower()] = value.strip().decode(errors="replace")
-    return out
+def _field(data: bytes, name: bytes) -> str:
+    """A header's value, '' without it. Written exactly as both sides here write it; a proxy between them may have changed its case."""
+    start = data.find(name)
+    if start < 0:
+        lower = data.lower()
+        start = lower.find(name.lower())
+        if start < 0:
+            return ""
+    start += len(name)
+    return data[start : data.index(b"\r\n", start)].strip().decode(errors="replace")
