@@ -5,7 +5,7 @@ model. Pure; sends nothing and judges nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Placement, Serve
 from harness.engine.ends import Door, End, Ends
@@ -92,15 +92,26 @@ def _check(
     dns: tuple[str, tuple[tuple[Server, End], ...]] | None,
 ) -> Check:
     suffix = f" {family}" if expectation.family is FamilyChoice.BOTH and family is Family.IPV6 else ""
+    target = f"{door.end.label}{door.port_label}{suffix}"
     triple = Triple(sender.key, door.end.key, door.triple_port, door.protocol)
-    backends = tuple(Triple(sender.key, key, port, door.protocol) for key, port in door.also)
-    check = Check(expectation, sender.label, f"{door.end.label}{door.port_label}{suffix}", family, (triple, *backends))
-    fault = door.fault or _fault(sender, door, family, dns)
-    if fault:
-        return replace(check, fault=fault)
+    triples = (triple, *(Triple(sender.key, key, port, door.protocol) for key, port in door.also))
+    if fault := door.fault or _fault(sender, door, family, dns):
+        return Check(expectation, sender.label, target, family, triples, fault=fault)
+    exchange = _exchange(expectation, family, timeout, sender, door, dns)
+    return Check(expectation, sender.label, target, family, triples, exchange, tuple(_traffic(expectation, family, sender, door)))
+
+
+def _exchange(
+    expectation: Expectation,
+    family: Family,
+    timeout: float,
+    sender: End,
+    door: Door,
+    dns: tuple[str, tuple[tuple[Server, End], ...]] | None,
+) -> Exchange:
     assert door.end.address is not None  # noqa: S101 -- `_fault` has just said so
     undeclared = expectation.undeclared and expectation.action is Action.DENY
-    exchange = Exchange(
+    return Exchange(
         site=sender.site,
         address=door.end.address,
         port=door.port,
@@ -113,7 +124,6 @@ def _check(
         source_address=sender.bind,
         lookup=_lookup(sender, door.lookup, family, timeout, dns) if door.lookup else None,
     )
-    return replace(check, exchange=exchange, traffic=tuple(_traffic(expectation, family, sender, door)))
 
 
 def _fault(sender: End, door: Door, family: Family, dns: object) -> str:

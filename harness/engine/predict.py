@@ -77,14 +77,15 @@ def _taken(check: Check, observation: Observation | None) -> Traffic | None:
 def disagreement(prediction: PolicyVerdict | None, evidence: Evidence, judgement: Judgement) -> str:
     """How the model and the cluster differ, as one sentence; '' where they agree or the evidence does not say."""
     observation = evidence.observation
-    if prediction is None or observation is None or judgement.row == 1 or prediction.verdict in (Verdict.UNKNOWN, Verdict.ERROR):
+    if prediction is None or observation is None or judgement.row == 1:
         return ""
+    verdict = prediction.verdict
+    if verdict in (Verdict.UNKNOWN, Verdict.ERROR):
+        return ""
+    if answered(observation):
+        return _on_answer(prediction, verdict, observation) if forwarded(observation, evidence.flows_on) else ""
     drop = denied(observation, evidence)
-    if drop is not None:
-        return _on_drop(prediction, drop)
-    if answered(observation) and forwarded(observation, evidence.flows_on):
-        return _on_answer(prediction, observation)
-    return ""
+    return _on_drop(prediction, drop) if drop is not None else ""
 
 
 def _on_drop(prediction: PolicyVerdict, drop: Drop) -> str:
@@ -102,9 +103,9 @@ def _on_drop(prediction: PolicyVerdict, drop: Drop) -> str:
     return f"the model says {describe(prediction)}, the cluster {drop}" if differs else ""
 
 
-def _on_answer(prediction: PolicyVerdict, observation: Observation) -> str:
+def _on_answer(prediction: PolicyVerdict, predicted: Verdict, observation: Observation) -> str:
     audited = any(flow.verdict is FlowVerdict.AUDIT for flow in own_flows(observation))
-    if prediction.verdict is Verdict.DENY:
+    if predicted is Verdict.DENY:
         return "" if audited else f"the model denies it ({describe(prediction)}), the cluster forwarded it"
     if audited:
         return f"the model allows it ({describe(prediction)}), the cluster would have dropped it but for audit mode"
