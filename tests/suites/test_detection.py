@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,27 +54,35 @@ def judged(folder: str) -> Iterator[Judged]:
                 yield Judged(mutant, any(old.verdicts != new.verdicts or (old.holds and not new.holds) for old, new in pairs))
 
 
-def noticed(session: Session, mutant: Mutant) -> bool:
-    """Whether some phase that the mistake can affect does not pass."""
+def outcome(session: Session, mutant: Mutant) -> Outcome:
+    """How the first phase ends that the mistake can affect and that does not pass; passed if there is none."""
     for phase in mutant.case.phases[mutant.first :]:
         finished = session.run_phase(mutant.case, phase.name)
-        if isinstance(finished, PhaseFinished) and finished.outcome is not Outcome.PASSED:
-            return True
-    return False
+        assert isinstance(finished, PhaseFinished), f"{mutant}: {finished.reason}"
+        assert not finished.error, f"{mutant}: {finished.error}"
+        if finished.outcome is not Outcome.PASSED:
+            return finished.outcome
+    return Outcome.PASSED
+
+
+@contextmanager
+def opened(cluster_name: str) -> Iterator[Session]:
+    cluster = open_cluster(cluster_name, ClusterOptions())
+    session = Session(cluster, Settings(coverage=False), lambda _: None)
+    try:
+        yield session
+    finally:
+        session.close()
+        cluster.close()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_cases_of_a_folder_notice_mistakes(folder, record_property) -> None:
     detection = Detection(folder)
-    cluster = open_cluster("memory")
-    session = Session(cluster, Settings(coverage=False), lambda _: None)
-    try:
+    with opened("memory") as session:
         for each in judged(folder):
-            mutant = each.mutant
-            detection.add(str(mutant), must_fail=each.must_fail, noticed=noticed(session, mutant), idle=mutant.idle)
-    finally:
-        session.close()
-        cluster.close()
+            noticed = outcome(session, each.mutant) is not Outcome.PASSED
+            detection.add(str(each.mutant), must_fail=each.must_fail, noticed=noticed, idle=each.mutant.idle)
     record_property(PROPERTY, detection.dump())
     assert detection.must_fail
     assert detection.counts["noticed"] >= WANTED * detection.must_fail
@@ -88,13 +97,9 @@ def test_a_sample_of_mistakes_is_noticed_by_packets_in_the_lab(record_property) 
     must = [each.mutant for folder in FOLDERS for each in judged(folder) if each.must_fail]
     sample = random.Random(SEED).sample(must, SAMPLE)  # noqa: S311 -- the same choice each time, nothing secret
     detection = Detection("lab")
-    cluster = open_cluster("netns", ClusterOptions())
-    session = Session(cluster, Settings(coverage=False), lambda _: None)
-    try:
+    with opened("memory") as memory, opened("netns") as lab:
         for mutant in sample:
-            detection.add(str(mutant), must_fail=True, noticed=noticed(session, mutant))
-    finally:
-        session.close()
-        cluster.close()
+            # The very outcome of the model: a lab that is broken would find everything unknown, and so "notice" it.
+            detection.add(str(mutant), must_fail=True, noticed=outcome(lab, mutant) is outcome(memory, mutant))
     record_property(PROPERTY, detection.dump())
     assert detection.counts["noticed"] >= WANTED * SAMPLE
