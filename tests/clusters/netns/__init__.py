@@ -1,0 +1,1 @@
+"""Tests of the netns lab with real packets."""
