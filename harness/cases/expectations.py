@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Party, PartyKind, PolicyObject, Reason, Target
@@ -51,7 +52,7 @@ def parse_expectation(value: str | Mapping[str, Any], case: Case, policies: Sequ
         node = _tree(value, place)
     resolved = resolve_expectation(ExpectationModel.model_validate(node), names_of(case), [each.ref for each in policies])
     if len(resolved) > 1:
-        raise place.error("`any` on both sides is more than one expectation", hint="name one of the sides")
+        raise place.error("`any` means other endpoints for each target: more than one expectation", hint="name the sources, or one target")
     return resolved[0]
 
 
@@ -83,7 +84,7 @@ def _tree(value: object, place: Place) -> Any:
 def resolve_expectation(
     model: ExpectationModel, names: Names, in_force: Iterable[PolicyRef], *, elsewhere: Mapping[PolicyRef, str] | None = None
 ) -> tuple[Expectation, ...]:
-    """The expectation that a written one means; several where `any` stands on both sides. `elsewhere` as in `find_policy`."""
+    """The expectation that a written one means; several where `any` differs by target. `elsewhere` as in `find_policy`."""
     action, text = model.statement
     _check_fields(model, action)
     sentence = _sentence(action, text)
@@ -217,9 +218,20 @@ def _parties(model: ExpectationModel, sentence: Sentence, request: Request | Non
         any_target = _is_any(sentence.targets, names)
         if any_source and any_target and len(sentence.sources) == 1:
             return [_sides(model, sentence, request, names, endpoint) for endpoint in names.endpoints]
-        return [_sides(model, sentence, request, names, None)]
+        together = _sides(model, sentence, request, names, None)
+        # `any` leaves out the other side of each pair, not every target named beside it.
+        return _target_by_target(model, sentence, request, names) if any_source and len(sentence.targets) > 1 else [together]
     except GrammarError as exc:
         raise _pointed(exc, model.statement[0], text) from exc
+
+
+def _target_by_target(model: ExpectationModel, sentence: Sentence, request: Request | None, names: Names) -> list[_Sides]:
+    """Each target with the sources that it has by itself; those with equal sources stay together."""
+    by_sources: dict[tuple[Party, ...], list[Target]] = {}
+    for term in sentence.targets:
+        sources, targets = _sides(model, replace(sentence, targets=(term,)), request, names, None)
+        by_sources.setdefault(sources, []).extend(targets)
+    return [(sources, tuple(targets)) for sources, targets in by_sources.items()]
 
 
 def _is_any(terms: Iterable[Any], names: Names) -> bool:

@@ -168,8 +168,16 @@ def test_any_on_both_sides_is_one_expectation_per_source(folder: Folder):
 
 
 def test_any_on_both_sides_is_refused_where_one_expectation_is_wanted(shop: Case):
-    with pytest.raises(CaseError, match="`any` on both sides is more than one expectation"):
+    with pytest.raises(CaseError, match="more than one expectation"):
         expectation(shop, "deny: any -> any:metrics")
+
+
+def test_any_leaves_out_the_other_side_of_each_pair_only(folder: Folder):
+    case = folder.case(SHOP.replace("- allow: web -> api:8080", "- allow: any -> api:8080, api:9090, agent:9100"))
+    found = case.phases[0].expectations
+    assert [([str(each) for each in one.sources], [str(each.party) for each in one.targets]) for one in found] == [
+        (["web", "job", "agent"], ["api", "api"]), (["web", "job", "api"], ["agent"]),
+    ]  # fmt: skip
 
 
 def test_an_undeclared_port(shop: Case):
