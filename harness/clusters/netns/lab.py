@@ -58,7 +58,7 @@ class Lab:
         self._snapshots: dict[int, Snapshot] = {}
         self._flows = FlowMaker(self._snapshots.get, self._publish)
         self._servers = Servers(self._reactor, self._saw)
-        self._clients = Clients(self._reactor, self._place, self._servers.seen, emit, limit=_sockets() // 4)
+        self._clients = Clients(self._reactor, self.place, self._servers.seen, emit, limit=_sockets() // 4)
         self._loop = asyncio.get_running_loop()
         self._discarded: set[int] = set()
         self._revision = 0
@@ -284,7 +284,8 @@ class Lab:
         if self._flows.read(self._logs):
             self._loop.call_soon(self._read_logs)
 
-    def _place(self, site: Site, family: Family) -> tuple[Namespace, str]:
+    def place(self, site: Site, family: Family) -> tuple[Namespace, str]:
+        """Where code at this site runs, and the address it has there. Raises ClusterError for a site that is not in the case."""
         key = (site, family)
         found = self._sites.get(key)
         if found is None:

@@ -21,6 +21,8 @@ from pathlib import Path
 import harness
 from harness.errors import ClusterError, LabUnavailableError
 
+MODULE = "harness.clusters.netns"
+"""What runs as the lab's process."""
 _PREFIX = "harness-lab-"
 _NEW = ".harness-lab-new-"
 _LONGEST_SOCKET = 90
@@ -79,7 +81,7 @@ def launch(*, cilium: str, flows: bool, pods: int) -> Process:
     from harness.clusters.netns import nftables
 
     nftables.library()
-    parent = _parent_folder()
+    parent = parent_folder()
     sweep(parent)
     folder, lock = _folder(parent)
     ours, theirs = socket.socketpair()
@@ -95,7 +97,7 @@ def launch(*, cilium: str, flows: bool, pods: int) -> Process:
     try:
         with (folder / "log").open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "harness.clusters.netns", json.dumps(settings)],
+                [sys.executable, "-m", MODULE, json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,7 +149,8 @@ def _alive(folder: Path) -> bool:
     return False
 
 
-def _parent_folder() -> Path:
+def parent_folder() -> Path:
+    """Where labs keep their folders: the user's place for temporary files, unless a socket's path would be too long there."""
     parent = Path(tempfile.gettempdir())
     return parent if len(str(parent)) <= _LONGEST_SOCKET - len(_PREFIX) - 10 else Path("/tmp")  # noqa: S108 -- mkdtemp makes it safe
 

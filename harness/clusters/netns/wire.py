@@ -32,9 +32,13 @@ _RESULT_ENDING = 1
 _RESULT_TUPLE = 4
 
 
+def _view(content: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(content)
+
+
 class _Pickler(pickle.Pickler):
     # Read-only views of dictionaries do not pickle by themselves.
-    dispatch_table = {**dispatch_table, MappingProxyType: lambda view: (MappingProxyType, (dict(view),))}  # noqa: RUF012 -- pickle's own protocol
+    dispatch_table = {**dispatch_table, MappingProxyType: lambda view: (_view, (dict(view),))}  # noqa: RUF012 -- pickle's own protocol
 
 
 def encode(value: object) -> bytes:

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.cases.case import Case, Placement
+from harness.cases.case import Case, Placement, PolicyObject
 from harness.cases.load import load_cases
 from harness.clusters.base import Change, Observation
 from harness.clusters.netns import probe_capabilities
 from harness.clusters.netns.cluster import LabOptions, NetnsCluster
-from harness.cases.case import PolicyObject
 from harness.errors import Location
 from harness.model.flow import EventType, Flow
 from harness.model.probe import Probe, Site
@@ -95,7 +94,9 @@ class Bench:
         site = Site(kind, name) if colon or source == "kube-apiserver" else Site("pod", f"default/{source}")
         if servers is None:
             key = f"pod:default/{target}"
-            servers = (f"default/{target}",) if key in self.placement.addresses else (target.replace("node:", "node-").removeprefix("external:"),)
+            servers = (
+                (f"default/{target}",) if key in self.placement.addresses else (target.replace("node:", "node-").removeprefix("external:"),)
+            )
         return Probe(
             id=number,
             site=site,
@@ -125,7 +126,12 @@ class Bench:
 def _policy(document: dict[str, Any]) -> PolicyObject:
     if "kind" not in document:
         ((name, spec),) = document.items()
-        document = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+        document = {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": spec,
+        }
     metadata = document["metadata"]
     return PolicyObject(PolicyRef(document["kind"], metadata.get("namespace", ""), metadata["name"]), document, Location("bench.yaml", 1))
 

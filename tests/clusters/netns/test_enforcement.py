@@ -28,7 +28,9 @@ def policy(name: str) -> PolicyRef:
     return PolicyRef("CiliumNetworkPolicy", "default", name)
 
 
-@pytest.mark.parametrize(("source", "port", "protocol"), [("near", 8080, Protocol.TCP), ("far", 7000, Protocol.TCP), ("far", 5353, Protocol.UDP)])
+@pytest.mark.parametrize(
+    ("source", "port", "protocol"), [("near", 8080, Protocol.TCP), ("far", 7000, Protocol.TCP), ("far", 5353, Protocol.UDP)]
+)
 def test_without_a_policy_the_named_server_answers_and_a_trace_tells_it(bench: Bench, source: str, port: int, protocol: Protocol) -> None:
     bench.deploy(TWO_NODES)
     seen = bench.try_(source, "backend", port, protocol, serve="echo" if port != 8080 else "auto")

@@ -88,7 +88,12 @@ def test_an_unknown_site_is_an_error_of_its_probe_alone(bench: Bench) -> None:
 
 def test_source_ports_never_come_twice(bench: Bench) -> None:
     bench.deploy(PAIR)
-    seen = [five for _ in range(3) for each in bench.send(*(bench.probe("client", "server") for _ in range(50))) if (five := each.result.five_tuple)]
+    seen = [
+        five
+        for _ in range(3)
+        for each in bench.send(*(bench.probe("client", "server") for _ in range(50)))
+        if (five := each.result.five_tuple)
+    ]
     assert len({five.source_port for five in seen}) == len(seen) == 150
 
 
