@@ -119,3 +119,13 @@ def dump(event: Event) -> dict[str, Any]:
 def load(value: dict[str, Any]) -> Event:
     """The inverse of `dump`."""
     return _ADAPTER.validate_python(value)
+
+
+def dump_json(event: Event) -> str:
+    """The event as JSON text: what crosses processes, and what files hold."""
+    return _ADAPTER.dump_json(event).decode()
+
+
+def load_json(text: str) -> Event:
+    """The inverse of `dump_json`."""
+    return _ADAPTER.validate_json(text)

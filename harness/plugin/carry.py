@@ -1,17 +1,25 @@
-"""What a test's report carries besides pytest's own: the events, the account and the outcome. Plain values: they may cross to xdist's controller."""
+"""What a test's report carries besides pytest's own: the events, the account and the outcome.
+
+Where a report leaves the process (to xdist's controller, to a log), pytest serialises it, and the events become JSON texts with it.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest._code.code import ExceptionRepr
 
-from harness.errors import HarnessError
+from harness.errors import ClusterError, HarnessError
 from harness.plugin.failure import CheckFailure, UnknownOutcome
 from harness.plugin.options import as_typed
 from harness.plugin.run import RUN, OpeningError, Run
+
+if TYPE_CHECKING:
+    from harness.engine.events import Event
 
 EVENTS = "harness_events"
 ACCOUNT = "harness_account"
@@ -42,9 +50,29 @@ def load_report(report: pytest.TestReport, item: pytest.Item, call: pytest.CallI
             item.session.shouldfail = f"the cluster {run.options.cluster!r} could not be opened"
         case HarnessError():
             report.longrepr = str(error)
+            setattr(report, UNKNOWN, isinstance(error, ClusterError))
         case pytest.skip.Exception() if hasattr(item, "phase"):
             path, line, _ = item.reportinfo()
             report.longrepr = (_relative(path), (line or 0) + 1, f"Skipped: {error}")
+
+
+def serialize(data: dict[str, Any]) -> None:
+    """The events of a report that is about to leave the process, as texts."""
+    if EVENTS in data:
+        from harness.engine.events import dump_json
+
+        data[EVENTS] = [each if isinstance(each, str) else dump_json(each) for each in data[EVENTS]]
+
+
+def events_of(report: object) -> Sequence[Event]:
+    """The events of a report, wherever it came from; they stay on it as values."""
+    carried = getattr(report, EVENTS, ())
+    if any(isinstance(each, str) for each in carried):
+        from harness.engine.events import load_json
+
+        carried = [load_json(each) if isinstance(each, str) else each for each in carried]
+        setattr(report, EVENTS, carried)
+    return carried
 
 
 def _relative(path: object) -> str:
@@ -66,6 +94,7 @@ def finish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[EVENTS] = events
+        serialize(output)
     elif reporting := session.config.pluginmanager.get_plugin("harness-reporting"):
         reporting.told("", events)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from _pytest.junitxml import xml_key  # there is no public name for the report that is being written
 
-from harness.plugin.carry import EVENTS, UNKNOWN
+from harness.plugin.carry import UNKNOWN, events_of
 
 
 class Junit:
@@ -22,18 +20,16 @@ class Junit:
         xml = self.config.stash.get(xml_key, None)
         if xml is None:
             return
-        events = [json.loads(each) for each in getattr(report, EVENTS, ())]
+        events = events_of(report)
         known = {name for name, _ in xml.global_properties}
         for event in events:
-            if event["kind"] == "run-started" and "harness.cluster" not in known:
+            if event.kind == "run-started" and "harness.cluster" not in known:
                 for name in ("cluster", "cilium", "hubble", "simulated"):
-                    xml.add_global_property(f"harness.{name}", str(event[name]).lower())
+                    xml.add_global_property(f"harness.{name}", str(getattr(event, name)).lower())
         if report.when != "call":
             return
         node = xml.node_reporter(report)
-        outcomes = [
-            event["result"]["judgement"]["outcome"] for event in events if event["kind"] == "check-finished" and not event["replayed"]
-        ]
+        outcomes = [str(event.result.judgement.outcome) for event in events if event.kind == "check-finished" and not event.replayed]
         for outcome in dict.fromkeys(outcomes):
             node.add_property(f"harness.checks.{outcome}", str(outcomes.count(outcome)))
         if getattr(report, UNKNOWN, False) and node.nodes and node.nodes[-1].tag == "failure":

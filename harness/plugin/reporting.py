@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.plugin.carry import ACCOUNT, COMMAND, EVENTS, OPENING, UNKNOWN
+from harness.plugin.carry import ACCOUNT, COMMAND, OPENING, UNKNOWN, events_of
 from harness.plugin.failure import FailureText
 from harness.plugin.options import as_typed, is_phase, resolve
 
 if TYPE_CHECKING:
+    from harness.engine.events import Event
     from harness.reports.account import Account
     from harness.reports.listener import Listener
     from harness.reports.tally import Tally
@@ -33,16 +34,15 @@ class Reporting:
         self.mistakes: list[str] = []
         """The case files that could not be collected."""
 
-    def told(self, nodeid: str, events: Sequence[str], account: Account | None = None, command: str = "") -> None:
+    def told(self, nodeid: str, events: Sequence[Event], account: Account | None = None, command: str = "") -> None:
         """Pass on what one test told. The listeners are made when there is something to tell for the first time."""
         if not events:
             return
-        from harness.engine.events import load
         from harness.reports.listener import Told
 
         if self.tally is None:
             self._listen()
-        told = Told(nodeid, tuple(load(json.loads(each)) for each in events), account, command)
+        told = Told(nodeid, tuple(events), account, command)
         for listener in self._listeners:
             listener.hear(told)
 
@@ -101,12 +101,13 @@ class Reporting:
             account = Account.load(text)
             if isinstance(report.longrepr, str):  # it came from a worker: colours and the one-line message are back
                 report.longrepr = FailureText(account)
-        self.told(report.nodeid, getattr(report, EVENTS, ()), account, getattr(report, COMMAND, ""))
+        self.told(report.nodeid, events_of(report), account, getattr(report, COMMAND, ""))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
         del error
-        self.told("", getattr(node, "workeroutput", {}).get(EVENTS, ()))
+        output = SimpleNamespace(**getattr(node, "workeroutput", {}))
+        self.told("", events_of(output))
 
     # The category `unknown`
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -35,7 +34,7 @@ class OpeningError(Exception):
 
 
 class Run:
-    """Opens once, closes once. `take` hands over the events since the last time, as JSON texts (they may cross processes)."""
+    """Opens once, closes once. `take` hands over the events since the last time."""
 
     def __init__(self, options: RunOptions, worker: str) -> None:
         self.options = options
@@ -91,14 +90,10 @@ class Run:
         self.last = list(events)
         self._events += events
 
-    def take(self) -> list[str]:
+    def take(self) -> list[Event]:
         """The events since the last call."""
-        if not self._events:
-            return []
-        from harness.engine.events import dump
-
         events, self._events[:] = self._events[:], []
-        return [json.dumps(dump(each), separators=(",", ":")) for each in events]
+        return events
 
     def how_to_enter(self) -> str:
         """For `--keep`: where the last case is, and how to get in."""

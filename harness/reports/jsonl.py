@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.engine.events import dump
+from harness.engine.events import dump_json
 from harness.reports.listener import Told
 
 
@@ -18,7 +18,8 @@ class JsonLines:
 
     def hear(self, told: Told) -> None:
         for event in told.events:
-            self._file.write(json.dumps({**({"test": told.nodeid} if told.nodeid else {}), **dump(event)}, ensure_ascii=False) + "\n")
+            text = dump_json(event)
+            self._file.write((f'{{"test":{json.dumps(told.nodeid)},{text[1:]}' if told.nodeid else text) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.clusters.open import open_cluster
+from harness.errors import ClusterError
+
 # pytester forgets what an inner run imported; what is imported here stays, and is not paid for again in every test.
 for _name in ("clusters.memory.cluster", "engine.session", "plugin.collect", "plugin.fixture", "reports.allure", "reports.html"):
     importlib.import_module(f"harness.{_name}")
@@ -103,4 +106,14 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
         monkeypatch.delenv(f"HARNESS_{name}", raising=False)
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(pytester.path / "no-such-kubeconfig"))
     return Suite(pytester)
+
+
+@pytest.fixture
+def unopenable(suite: Suite) -> str:
+    """What is said of `--cluster=existing` where there is no kubeconfig."""
+    del suite  # has seen to the kubeconfig
+    with pytest.raises(ClusterError) as error:
+        open_cluster("existing")
+    return str(error.value)

@@ -14,7 +14,6 @@ import pytest
 from harness.clusters.netns import probe_capabilities
 from tests.plugin.conftest import QUIET, TYPO
 
-
 MACHINE = probe_capabilities()
 pytestmark = pytest.mark.skipif(not MACHINE.usable, reason=f"no lab here: {MACHINE.why}. {MACHINE.hint}")
 

@@ -156,24 +156,24 @@ def test_the_last_lines_count_phases_and_checks_and_v_lists_what_is_not_covered(
     ])
 
 
-def test_a_cluster_that_cannot_be_opened_is_told_once_and_ends_the_run(suite):
+def test_a_cluster_that_cannot_be_opened_is_told_once_and_ends_the_run(suite, unopenable):
     suite.write()
     suite.write(name="test_other.yaml")
-    result = suite.run(cluster="kind")
+    result = suite.run("-rN", cluster="existing")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(errors=1)
     text = result.stdout.str()
-    assert text.count("not built yet: the cluster 'kind'") == 1
+    assert text.count(unopenable) == 1
     assert "Traceback" not in text
-    result.stdout.fnmatch_lines(["*use --cluster=netns*", "*the cluster 'kind' could not be opened*"])
+    result.stdout.fnmatch_lines(["*the cluster 'existing' could not be opened*"])
 
 
-def test_workers_that_cannot_open_their_clusters_tell_it_once(suite):
+def test_workers_that_cannot_open_their_clusters_tell_it_once(suite, unopenable):
     suite.write()
     suite.write(name="test_other.yaml")
-    result = suite.spawn("-n", "2", cluster="kind")
+    result = suite.spawn("-n", "2", "-rN", cluster="existing")
     assert result.ret != 0
-    assert result.stdout.str().count("not built yet: the cluster 'kind'") == 1
+    assert result.stdout.str().count(unopenable) == 1
 
 
 def test_workers_get_whole_cases_and_share_them(suite):
