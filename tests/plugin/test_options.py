@@ -73,6 +73,12 @@ def test_a_wrong_value_names_the_environment_variable_or_the_ini_key_it_came_fro
         resolved(ini="harness_hubble = on")
 
 
+def test_a_report_cannot_be_a_folder(suite, resolved):
+    suite.path.joinpath("out").mkdir()
+    with pytest.raises(UsageError, match="--harness-html: out is a folder"):
+        resolved("--harness-html=out")
+
+
 def test_a_port_alone_is_listened_at_on_this_machine_only(resolved):
     assert resolved("--hubble-listen=4245").hubble_listen == "localhost:4245"
 
