@@ -18,7 +18,7 @@ from harness.clusters.netns.clients import Clients
 from harness.clusters.netns.filter import NodeFilter, Wanted
 from harness.clusters.netns.flows import FlowMaker
 from harness.clusters.netns.kernel import Namespace
-from harness.clusters.netns.nflog import PacketLog, forget_connections
+from harness.clusters.netns.nflog import Connections, PacketLog
 from harness.clusters.netns.reactor import Reactor
 from harness.clusters.netns.ruleset import Forwarding
 from harness.clusters.netns.servers import Served, Servers
@@ -55,6 +55,7 @@ class Lab:
         self._topology = Topology(ipv6=self._options.ipv6)
         self._filters: dict[str, NodeFilter] = {}
         self._logs: dict[str, PacketLog] = {}
+        self._connections: dict[str, Connections] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._flows = FlowMaker(self._snapshots.get, self._publish)
         self._servers = Servers(self._reactor, self._saw)
@@ -82,6 +83,7 @@ class Lab:
         node = self._topology.node(name)
         if name not in self._filters:
             self._filters[name] = NodeFilter(node.namespace, node.name, ipv6=self._options.ipv6)
+            self._connections[name] = Connections(node.namespace)
             self._logs[name] = log = PacketLog(node.namespace, lambda: self._flows.lost(name))
             # Straight on the loop, beside the reactor: it is read before the sockets whose packets it tells of.
             self._loop.add_reader(log.fileno(), self._read_logs)
@@ -95,7 +97,8 @@ class Lab:
 
     def prepare(self, deployment: Deployment) -> Mapping[str, tuple[str, ...]]:
         """Deploy a case; the former one is gone first. Returns every address, by the keys of `Placement.addresses`."""
-        self.release()
+        if self._state is not _EMPTY:
+            self.release()
         state = deployment.state
         self._state = state
         self._pods = {pod.ref: pod for pod in state.pods}
@@ -154,7 +157,7 @@ class Lab:
         for name, filter_ in self._filters.items():
             filter_.serve(())
             filter_.change(Wanted(self._revision, {}, {}, {}))
-            forget_connections(self._topology.nodes[name].namespace)
+            self._connections[name].forget()
         self._topology.give_back(self._slots.values())
         self._empty()
 
@@ -196,6 +199,7 @@ class Lab:
             self._loop.remove_reader(log.fileno())
             log.close()
             self._filters[name].close()
+            self._connections[name].close()
         self._reactor.close()
         self._topology.close()
 

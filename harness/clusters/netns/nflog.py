@@ -1,4 +1,4 @@
-"""The kernel's packet log (NFLOG) of one node, as events. Not flows: what a packet means is `flows`' business."""
+"""The kernel's packet log (NFLOG) of one node, as events, and its connection table. Not flows: what a packet means is `flows`' business."""
 
 from __future__ import annotations
 
@@ -107,9 +107,17 @@ def _entry(data: bytes, offset: int, end: int) -> tuple[bytes, bytes]:
     return prefix, payload
 
 
-def forget_connections(namespace: Namespace) -> None:
-    """Empty the namespace's connection table."""
-    namespace.enter()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as sock:
-        sock.bind((0, 0))
-        _ask(sock, _message(_SUBSYSTEM_CONNTRACK << 8 | _CONNTRACK_DELETE, 0, b""))
+class Connections:
+    """The connection table of one namespace. The socket stays open: closing one of its kind takes the kernel 12 ms."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        namespace.enter()
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+
+    def forget(self) -> None:
+        """Empty the table."""
+        _ask(self._socket, _message(_SUBSYSTEM_CONNTRACK << 8 | _CONNTRACK_DELETE, 0, b""))
+
+    def close(self) -> None:
+        self._socket.close()
