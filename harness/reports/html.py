@@ -107,7 +107,7 @@ class HtmlReport:
         )
         phases = Counter(phase.outcome for cases in self._files.values() for case in cases.values() for phase in case.phases)
         page = environment.get_template("report.html.j2").render(
-            files=self._files,
+            files=dict(sorted(self._files.items())),  # workers tell them in any order
             tally=self._tally,
             runs=self._tally.runs,
             phases=phases,
