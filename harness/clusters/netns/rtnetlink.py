@@ -3,9 +3,11 @@ half the time in which a whole lab has to be up."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable
 
 from harness.clusters.netns.kernel import Namespace
@@ -18,11 +20,13 @@ _NLM_F_CREATE = 0x400
 _NLMSG_ERROR = 2
 
 _RTM_NEWLINK = 16
+_RTM_GETLINK = 18
 _RTM_NEWADDR = 20
 _RTM_NEWROUTE = 24
 
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
+_IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
 _IFLA_AF_SPEC = 26
 _IFLA_NET_NS_FD = 28
@@ -41,6 +45,7 @@ _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTNH_F_ONLINK = 4
 
+_OPERSTATE_UP = 6
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
 
@@ -50,6 +55,7 @@ LOOPBACK = 1
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _BATCH = 32_000
+_PATIENCE = 10.0
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -140,6 +146,31 @@ class Links:
             size += len(message)
         if batch:
             self._send(batch)
+
+    def wait_up(self, indices: Iterable[int]) -> None:
+        """Until these links carry packets. The end that was up first only learns from a kernel thread that the other is up too, and
+        drops what it is given until then; asking for a link makes recent kernels (6.8) see to that at once, older ones take a while."""
+        until = time.monotonic() + _PATIENCE
+        for index in indices:
+            while self._state(index) != _OPERSTATE_UP:
+                if time.monotonic() > until:
+                    raise OSError(errno.ETIMEDOUT, f"link {index} did not come up within {_PATIENCE:.0f} s")
+                time.sleep(0.001)
+
+    def _state(self, index: int) -> int:
+        self._socket.send(_message(_RTM_GETLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)))
+        data = self._socket.recv(65536)
+        length, kind, _, _, _ = _HEADER.unpack_from(data)
+        if kind == _NLMSG_ERROR:
+            (error,) = struct.unpack_from("=i", data, 16)
+            raise OSError(-error, f"link {index}: {os.strerror(-error)}")
+        offset = 16 + _LINK.size
+        while offset < length:
+            size, attribute = struct.unpack_from("=HH", data, offset)
+            if attribute == _IFLA_OPERSTATE:
+                return data[offset + 4]
+            offset += (size + 3) & ~3
+        return _OPERSTATE_UP
 
     def _send(self, batch: list[bytes]) -> None:
         # Only the last is acknowledged; an error of any other is told all the same, before.

@@ -113,9 +113,14 @@ class Topology:
             messages.extend(
                 rtnetlink.route(address, index, addresses.GATEWAY6 if ":" in address else addresses.GATEWAY4) for address in slot.addresses
             )
-        rtnetlink.send(node.namespace, messages)
-        for slot in made:
-            rtnetlink.send(slot.namespace, self._own(slot.addresses))
+        links = rtnetlink.Links(node.namespace)
+        try:
+            links.send(messages)
+            for slot in made:
+                rtnetlink.send(slot.namespace, self._own(slot.addresses))
+            links.wait_up(_FIRST_POD + slot.number for slot in made)
+        finally:
+            links.close()
         node.slots.extend(made)
         node.free.extend(made)
 
@@ -164,6 +169,7 @@ class Topology:
             *(rtnetlink.route(each, port, addresses.GATEWAY6 if ":" in each else addresses.GATEWAY4) for each in own),
         ])
         rtnetlink.send(namespace, self._own(own))
+        self._home.wait_up([port])
         return namespace, own
 
     def _own(self, own: Iterable[str]) -> list[bytes]:
