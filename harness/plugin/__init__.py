@@ -46,7 +46,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     from harness.plugin.collect import CaseFile
 
-    return CaseFile.from_parent(parent, path=file_path)
+    # pytest names a file outside its root directory '': then nobody could tell two of them apart, nor name a test to run again.
+    outside = not file_path.is_relative_to(parent.config.rootpath)
+    return CaseFile.from_parent(parent, path=file_path, nodeid=file_path.as_posix() if outside else None)
 
 
 @pytest.hookimpl(wrapper=True)

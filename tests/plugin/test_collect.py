@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 
 import pytest
 
-from tests.plugin.conftest import WALK
+from tests.plugin.conftest import TYPO, WALK
 
 CASE = "test_walk.yaml::only the client reaches the backend"
 NOT_OPENED = """
@@ -35,6 +36,19 @@ def test_other_yaml_is_left_alone_unless_it_is_named(suite):
     assert suite.run("--collect-only", "-q").ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result = suite.run("--collect-only", "-q", "values.yaml")
     assert "values.yaml::only the client reaches the backend::deny" in result.outlines
+
+
+def test_files_outside_the_root_directory_keep_their_names(suite, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name, text in (("test_walk.yaml", WALK), ("test_typo.yaml", TYPO)):
+        (elsewhere / name).write_text(text)
+    suite.path.joinpath("pytest.ini").write_text("[pytest]")
+    result = suite.run(f"--rootdir={suite.path}", str(elsewhere / "test_walk.yaml"), str(elsewhere / "test_typo.yaml"))
+    result.assert_outcomes(passed=5, failed=1)
+    (again,) = [line for line in result.outlines if line.startswith("again: ")]
+    command = shlex.split(again.removeprefix("again: pytest "))
+    assert (suite.path / command[0].partition("::")[0]).resolve() == elsewhere / "test_typo.yaml"
+    assert suite.run(f"--rootdir={suite.path}", *command).ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_tags_are_marks_that_strict_markers_accepts_and_m_selects(suite):
