@@ -120,14 +120,25 @@ class Clients:
 
     def _pump(self) -> None:
         self._pumping = False
+        started: list[_Running] = []
         for _ in range(_START_AT_ONCE):
             if not self._waiting or len(self._running) >= self._limit:
                 break
-            self._start(self._waiting.popleft())
+            running = self._start(self._waiting.popleft())
+            if running is not None:
+                started.append(running)
+        # The packets are there already: let the servers answer, and most probes are over before anybody had to wait for them.
+        self._reactor.poll()
+        for running in started:
+            if running.sent:
+                self._ready(running)
+            if running.probe.id in self._running:
+                self._watch(running)
         if self._waiting and len(self._running) < self._limit:
             self._pump_soon()
 
-    def _start(self, probe: Probe) -> None:
+    def _start(self, probe: Probe) -> _Running | None:
+        """A probe whose first packet is out; None where it is over already."""
         running = _Running(probe)
         self._running[probe.id] = running
         self._by_nonce[probe.nonce] = probe.id
@@ -138,18 +149,25 @@ class Clients:
         unspoken = speech.unspoken(probe)
         if unspoken:
             self._finish(running, Ending.ERROR, detail=unspoken)
-            return
+            return None
         try:
             running.sock = sock = self._bound(running)
             with suppress(BlockingIOError):
                 sock.connect((probe.address, probe.port if probe.protocol.has_ports else 0))
             # Between two namespaces of one machine the handshake is mostly over by now.
             running.sent = self._send(running)
-            self._reactor.watch(sock.fileno(), READ if running.sent else WRITE, lambda: self._ready(running))
         except OSError as failure:
             self._failed(running, failure)
         except ClusterError as failure:
             self._finish(running, Ending.ERROR, detail=failure.message)
+        else:
+            return running
+        return None
+
+    def _watch(self, running: _Running) -> None:
+        sock = running.sock
+        assert sock is not None  # noqa: S101 -- it is under way
+        self._reactor.watch(sock.fileno(), READ if running.sent else WRITE, lambda: self._ready(running))
 
     def _bound(self, running: _Running) -> socket.SocketType:
         """The client's socket, in its site's namespace and bound; tells it."""

@@ -21,7 +21,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Ready] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._epoll.fileno(), self._poll)
+        self._loop.add_reader(self._epoll.fileno(), self.poll)
 
     def watch(self, fd: int, events: int, ready: Ready) -> None:
         self._callbacks[fd] = ready
@@ -39,7 +39,8 @@ class Reactor:
         self._epoll.close()
         self._callbacks.clear()
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
+        """Call back for whatever is ready. The loop does so by itself; call it to have that now."""
         for fd, _ in self._epoll.poll(0, 128):
             ready = self._callbacks.get(fd)
             if ready is not None:

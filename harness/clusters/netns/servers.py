@@ -57,11 +57,11 @@ class Servers:
                 if served.protocol is not Protocol.UDP:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((served.address, served.port))
-                if served.protocol is Protocol.TCP:
-                    # Accepted connections inherit it: a request is acknowledged by its answer, not by a packet of its own.
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
                 if served.protocol is not Protocol.UDP:
                     sock.listen(_BACKLOG)
+                if served.protocol is Protocol.TCP:
+                    # Accepted connections inherit it from one that listens: a request is acknowledged by its answer, not by a packet of its own.
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             except OSError:
                 sock.close()
                 raise

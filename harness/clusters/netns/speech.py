@@ -6,7 +6,8 @@ HTTP: the nonce is the header `X-Harness-Nonce`, and the answer's `X-Harness-Ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from harness.model.probe import Probe
 from harness.model.traffic import Protocol, RequestKind
@@ -20,8 +21,7 @@ _NONCE = b"\r\nX-Harness-Nonce:"
 _SERVER = b"\r\nX-Harness-Server:"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What an answer says; '' where it does not."""
 
     server: str = ""
@@ -55,11 +55,20 @@ def request(probe: Probe) -> bytes:
     if not speaks_http(probe):
         return _WORD + probe.nonce.encode() + b"\n"
     wanted = probe.request
-    method, path, host, headers = (wanted.method, wanted.path, wanted.host, wanted.headers) if wanted else ("GET", "/", "", ())
-    if not host:
-        host = f"[{probe.address}]:{probe.port}" if ":" in probe.address else f"{probe.address}:{probe.port}"
-    more = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"{method or 'GET'} {path or '/'} HTTP/1.1\r\nHost: {host}\r\nX-Harness-Nonce: {probe.nonce}\r\n{more}Connection: close\r\n\r\n".encode()
+    if wanted is None:
+        return _GET % (_host(probe.address, probe.port), probe.nonce.encode())
+    host = wanted.host or _host(probe.address, probe.port).decode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in wanted.headers)
+    first = f"{wanted.method or 'GET'} {wanted.path or '/'} HTTP/1.1"
+    return f"{first}\r\nHost: {host}\r\nX-Harness-Nonce: {probe.nonce}\r\n{more}Connection: close\r\n\r\n".encode()
+
+
+_GET = b"GET / HTTP/1.1\r\nHost: %b\r\nX-Harness-Nonce: %b\r\nConnection: close\r\n\r\n"
+
+
+@lru_cache(maxsize=4096)
+def _host(address: str, port: int) -> bytes:
+    return (f"[{address}]:{port}" if ":" in address else f"{address}:{port}").encode()
 
 
 def answered(data: bytes) -> Said | None:
@@ -77,8 +86,7 @@ def answered(data: bytes) -> Said | None:
     return Said()
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """What a server understood: the nonce, and its answer. `last`: the connection ends with it."""
 
     nonce: str

@@ -1,7 +1,7 @@
-"""The lab's network: nodes, pods, the world and the API server's host, joined by the lab's own namespace, which only forwards.
-Links, addresses and routes; no servers and no policy.
+"""The lab's network: nodes, pods, the world and the API server's host. Links, addresses and routes; no servers and no policy.
 
-    pod -- veth -- node -- veth -- lab -- veth -- other nodes, world, kube-apiserver
+Every pod has a link to its node, every node one to each other node, and node, world and API server one to the lab's own namespace, which
+only forwards.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _FIRST_POD = 100
 _WORLD_PORT = 2
 _APISERVER_PORT = 3
 _FIRST_NODE_PORT = 10
+_FIRST_NEIGHBOUR = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +93,10 @@ class Topology:
             self._forward(namespace)
             pods4, pods6 = addresses.pods_of(index)
             self._home.send([rtnetlink.route(pods4, port, addresses.GATEWAY4), *self._six(pods6, port)])
-            self.nodes[name] = Node(f"node-{name}", namespace, own, index=index)
+            node = Node(f"node-{name}", namespace, own, index=index)
+            for other in self.nodes.values():
+                self._join(node, other)
+            self.nodes[name] = node
         return self.nodes[name]
 
     def add_pods(self, name: str, count: int) -> None:
@@ -171,6 +175,27 @@ class Topology:
         rtnetlink.send(namespace, self._own(own))
         self._home.wait_up([port])
         return namespace, own
+
+    def _join(self, one: Node, other: Node) -> None:
+        """A link between two nodes, and the routes to each other's pods over it."""
+        links = rtnetlink.Links(one.namespace)
+        try:
+            index, peer = _FIRST_NEIGHBOUR + other.index, _FIRST_NEIGHBOUR + one.index
+            links.send([
+                rtnetlink.veth(f"to-{other.name}", index, self._next_mac(), other.namespace, f"to-{one.name}", peer),
+                *self._towards(other, index),
+            ])
+            rtnetlink.send(other.namespace, self._towards(one, peer))
+            links.wait_up([index])
+        finally:
+            links.close()
+
+    def _towards(self, node: Node, index: int) -> list[bytes]:
+        prefixes = self._usable((*node.addresses, *addresses.pods_of(node.index)))
+        return [
+            rtnetlink.up(index, ipv6=self.ipv6),
+            *(rtnetlink.route(each, index, addresses.GATEWAY6 if ":" in each else addresses.GATEWAY4) for each in prefixes),
+        ]
 
     def _own(self, own: Iterable[str]) -> list[bytes]:
         return [
