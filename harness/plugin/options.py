@@ -111,9 +111,7 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
     for name in ("jsonl", "html"):
         path = config.getoption(f"harness_{name}")
         if path and (config.invocation_params.dir / path).is_dir():
-            raise UsageError(
-                f"--harness-{name}: {path} is a folder", hint=f"name a file in it, such as {os.path.join(path, f'report.{name}')}"
-            )  # noqa: PTH118 -- as typed
+            raise UsageError(f"--harness-{name}: {path} is a folder", hint=f"name a file in it, such as {path.rstrip('/')}/report.{name}")
     keep = bool(config.getoption("harness_keep"))
     if keep and config.getoption("numprocesses", None):
         raise UsageError("--keep: there is one lab a worker, and no terminal in any of them", hint="run without -n, or with -n 0")
