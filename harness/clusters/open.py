@@ -37,6 +37,14 @@ class ClusterOptions:
     worker: str = ""
     hubble_listen: str = ""
     """Serve the lab's flows at this address (HOST:PORT) too; '' for its own socket only."""
+    kube_context: str | None = None
+    """The kubeconfig context of an existing cluster; None for the current one."""
+    image: str = ""
+    """The image of a cluster's pods, any with python3; '' for the default."""
+    allow_host: bool = False
+    """On an existing cluster: host-network pods, in a privileged namespace of their own."""
+    allow_clusterwide: bool = False
+    """On an existing cluster: clusterwide policies, renamed and scoped to the pods of the run."""
 
 
 def default_hubble(name: str) -> Hubble:
@@ -70,13 +78,15 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
     """The place to run, ready for `prepare`. Raises `UsageError` for a wrong name or version, `ClusterError` where it cannot be had."""
     options = options or ClusterOptions()
     check_cluster(name)
-    if name in ("kind", "existing"):
+    if name == "kind":
         raise ClusterError(
-            f"not built yet: the cluster {name!r} comes with the next piece of work",
-            hint="use --cluster=netns (real packets on this machine) or --cluster=memory (the policy model only)",
+            "not built yet: the cluster 'kind' comes with the next piece of work",
+            hint="use --cluster=existing with the context of a kind cluster, --cluster=netns (real packets on this machine) or --cluster=memory (the policy model only)",
         )
     check_cilium(options.cilium)
     hubble = options.hubble or default_hubble(name)
+    if name == "existing":
+        return _existing(options, hubble)
     if name == "memory":
         from harness.clusters.memory.cluster import MemoryCluster
 
@@ -85,4 +95,22 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
 
     return NetnsCluster(
         LabOptions(cilium=options.cilium, flows=hubble is not Hubble.OFF, worker=options.worker, hubble_listen=options.hubble_listen)
+    )
+
+
+def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
+    from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+    from harness.clusters.kubernetes.objects import DEFAULT_IMAGE, PodOptions
+
+    return KubernetesCluster(
+        KubernetesOptions(
+            context=options.kube_context,
+            cilium=options.cilium,
+            flows=hubble is not Hubble.OFF,
+            require_flows=hubble is Hubble.REQUIRE,
+            allow_host=options.allow_host,
+            allow_clusterwide=options.allow_clusterwide,
+            worker=options.worker,
+            pods=PodOptions(image=options.image or DEFAULT_IMAGE),
+        )
     )

@@ -24,11 +24,19 @@ def test_an_unknown_version_is_refused_before_anything_opens():
         open_cluster("memory", ClusterOptions(cilium="1.2"))
 
 
-@pytest.mark.parametrize("name", ["kind", "existing"])
-def test_what_is_not_built_yet_says_so_and_what_to_use(name):
+def test_what_is_not_built_yet_says_so_and_what_to_use():
     with pytest.raises(ClusterError, match="not built yet") as raised:
-        open_cluster(name)
+        open_cluster("kind")
     assert "--cluster=memory" in str(raised.value)
+
+
+def test_an_existing_cluster_needs_a_kubeconfig(monkeypatch, tmp_path):
+    empty = tmp_path / "config"
+    empty.write_text("")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(empty))
+    with pytest.raises(ClusterError, match="no usable kubeconfig") as raised:
+        open_cluster("existing")
+    assert "KUBECONFIG" in str(raised.value)
 
 
 def test_defaults_depend_on_where_it_runs():

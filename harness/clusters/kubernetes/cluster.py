@@ -1,0 +1,322 @@
+"""Any Kubernetes cluster with Cilium that a kubeconfig context leads to, as a place to run cases: the `existing` cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+from harness.cases.case import Case, Placement
+from harness.cases.state import cluster_state, spread
+from harness.clusters.base import Change, Enforcement, Observation
+from harness.clusters.kubernetes import background, permissions
+from harness.clusters.kubernetes.capabilities import agent_pods, by_node, capabilities, read_config, version_of_image
+from harness.clusters.kubernetes.client import Api, addresses, failure
+from harness.clusters.kubernetes.deploy import API_ERRORS, delete_namespaces, deploy
+from harness.clusters.kubernetes.enforcement import Agents
+from harness.clusters.kubernetes.objects import PodOptions, case_objects
+from harness.clusters.kubernetes.pods import PodAgent
+from harness.clusters.kubernetes.policies import Policies
+from harness.clusters.kubernetes.relay import Forward, credentials, find_relay, server_name
+from harness.clusters.kubernetes.rename import Renaming
+from harness.clusters.kubernetes.run import RunId
+from harness.clusters.kubernetes.services import reachable
+from harness.clusters.kubernetes.settle import Settling
+from harness.clusters.observe import observe
+from harness.errors import ClusterError, FlowsUnavailableError
+from harness.hubble.client import FlowFeed, Observer
+from harness.model.probe import Probe
+from harness.model.traffic import Family, PodRef
+from harness.model.verdict import PolicyError, PolicyRef, PolicyStatus
+from harness.policy.evaluate import Evaluator
+from harness.policy.options import DEFAULT_CILIUM, Options
+from harness.policy.repository import Repository
+
+_GRACE = 0.2
+_SETTLE = 3.0
+_SKEW = 0.5
+"""How far apart the clocks of nodes may be (s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesOptions:
+    """What a user may say. `cilium` is what to take for the version where the cluster does not say it; `flows`: whether to read any, and
+    `require_flows`: whether it is an error when there are none."""
+
+    context: str | None = None
+    cilium: str = DEFAULT_CILIUM
+    flows: bool = True
+    require_flows: bool = False
+    allow_host: bool = False
+    allow_clusterwide: bool = False
+    worker: str = ""
+    pods: PodOptions = field(default_factory=PodOptions)
+
+
+@dataclass(slots=True)
+class _Open:
+    """The case that is deployed."""
+
+    case: Case
+    renaming: Renaming
+    placement: Placement
+    agent: PodAgent
+    policies: Policies
+    settling: Settling
+    repository: Repository
+
+
+@dataclass(slots=True)
+class _Flows:
+    """The way to Relay and what is read there."""
+
+    forward: Forward
+    observer: Observer
+    feed: FlowFeed
+
+
+class KubernetesCluster:
+    """Never deletes a cluster, nor anything that it did not create itself. What it creates carries the run's label."""
+
+    name = "existing"
+    simulated = False
+
+    def __init__(self, options: KubernetesOptions | None = None) -> None:
+        """Connects and looks around; creates nothing. ClusterError says what is missing."""
+        self._options = options or KubernetesOptions()
+        self._api = Api.connect(self._options.context)
+        needed = [*permissions.NEEDED, *(permissions.CLUSTERWIDE if self._options.allow_clusterwide else ())]
+        permissions.check(self._api, needed)
+        self.run = RunId(self._options.worker)
+        self._numbers = count(1)
+        self._revision = 0
+        self._open: _Open | None = None
+        self._created: list[str] = []
+        self._flows: _Flows | None = None
+        self.without_flows = ""
+        """Why there are no flows, where there are none."""
+        self._nodes = self._find_nodes()
+        agents = agent_pods(self._api)
+        self._agents = Agents(self._api, by_node(agents))
+        self._agents_fault = self._agents.reach()
+        namespace = agents[0].metadata.namespace if agents else "kube-system"
+        config = read_config(self._api, namespace)
+        if not agents and config is None:
+            self._check_cilium()
+        version = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents) or self._options.cilium
+        self.capabilities = capabilities(
+            version,
+            config,
+            len(self._nodes),
+            allow_host=self._options.allow_host,
+            allow_clusterwide=self._options.allow_clusterwide,
+        )
+        config = config or {}
+        self._model = Options.of(
+            version.split("-")[0].split("+")[0],
+            enforcement=config.get("enable-policy", "default") or "default",
+            cluster_name=config.get("cluster-name", "default") or "default",
+            l7_proxy="l7-http" in self.capabilities.features,
+            ipv6="ipv6" in self.capabilities.features,
+        )
+        try:
+            self._connect_flows()
+        except BaseException:
+            self.close()
+            raise
+
+    # The contract
+
+    def prepare(self, case: Case) -> Placement:
+        """Deploy the case in namespaces of its own. What was created before a failure, or an interrupt, is deleted again."""
+        self.release()
+        suffix = self.run.suffix(next(self._numbers))
+        renaming = Renaming.of(case.namespaces, suffix)
+        # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
+        names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
+        placed = {ref: names[node] for ref, node in spread(case).items()}
+        objects = case_objects(case, renaming, self.run, placed, self._options.pods, allow_host=self._options.allow_host)
+        self._created = [each["metadata"]["name"] for each in objects.namespaces]
+        try:
+            found = deploy(self._api, objects)
+            found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()})
+            state = cluster_state(case, names)
+            placement = Placement(state, found_at)
+            owners = {address: key.removeprefix("pod:") for key, all_ in found_at.items() if key.startswith("pod:") for address in all_}
+            agent = PodAgent(self._api, objects.pods, owners)
+            endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
+            nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}
+            policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)
+            repository = Repository.empty(self._model)
+            settling = Settling(self._agents, self._agents_fault, policies, nodes)
+            self._open = _Open(case, renaming, placement, agent, policies, settling, repository)
+            settling.endpoints()
+            background.wait_for(reachable(agent, case, placement))
+        except BaseException:
+            self.release()
+            raise
+        return placement
+
+    def apply(self, change: Change) -> int:
+        opened = self._here()
+        self._revision += 1
+        for ref in change.remove:
+            opened.policies.remove(ref)
+        for policy in change.apply:
+            opened.policies.apply(policy, self._revision)
+        opened.repository = opened.repository.change(change.remove, [policy.document for policy in change.apply])
+        opened.settling.changed(change, opened.repository)
+        return self._revision
+
+    def wait(self, revision: int) -> Enforcement:
+        if revision > self._revision:
+            raise ClusterError(f"revision {revision} was never applied; the latest is {self._revision}")
+        began = time.monotonic()
+        how = self._here().settling.wait()
+        return Enforcement(how, time.monotonic() - began)
+
+    def probe(self, plan: Sequence[Probe]) -> Iterator[Observation]:
+        opened = self._here()
+        feed = self._flows.feed if self._flows is not None else None
+        sent = [_renamed(probe, opened.renaming) for probe in plan]
+        asked = {probe.id: probe for probe in plan}
+        for seen in background.iterate(observe(opened.agent, sent, feed, grace=_GRACE, settle=_SETTLE, skew=_SKEW)):
+            yield replace(seen, probe=asked[seen.probe.id], flows=tuple(map(opened.renaming.flow, seen.flows)))
+
+    def status(self, policies: Sequence[PolicyRef]) -> Mapping[PolicyRef, PolicyStatus]:
+        """Who refused what is the cluster's own word; what a policy selects and why it does nothing, the model's."""
+        opened = self._here()
+        evaluator = Evaluator(opened.placement.state, opened.repository)
+        errors = {**opened.policies.refused, **opened.settling.refused}
+        return {ref: _status(evaluator.status(ref), errors.get(ref)) for ref in policies}
+
+    def flows(self) -> str | None:
+        """A local address that leads to Relay, or None."""
+        return self._flows.forward.address if self._flows is not None else None
+
+    def release(self) -> None:
+        """Ask for the deletion of what the case created; it goes in the background."""
+        opened, self._open = self._open, None
+        created, self._created = self._created, []
+        try:
+            if opened is not None:
+                opened.policies.remove_clusterwide()
+        finally:
+            delete_namespaces(self._api, created)
+
+    def close(self) -> None:
+        try:
+            self.release()
+        finally:
+            flows, self._flows = self._flows, None
+            if flows is not None:
+                background.wait_for(_close(flows))
+
+    # Looking around
+
+    def _here(self) -> _Open:
+        if self._open is None:
+            raise ClusterError("no case is prepared")
+        return self._open
+
+    def _find_nodes(self) -> list[Any]:
+        """The nodes that pods may go to, by name."""
+        try:
+            nodes = self._api.core.list_node(_request_timeout=10).items
+        except API_ERRORS as error:
+            raise failure("cannot list the nodes", error) from None
+        selector = self._options.pods.node_selector
+        keys = {each.get("key") for each in self._options.pods.tolerations}
+        ready = [
+            node
+            for node in nodes
+            if not node.spec.unschedulable
+            and any(each.type == "Ready" and each.status == "True" for each in node.status.conditions or [])
+            and all((node.metadata.labels or {}).get(key) == value for key, value in selector.items())
+            and not any(taint.effect != "PreferNoSchedule" and taint.key not in keys for taint in node.spec.taints or [])
+        ]
+        if not ready:
+            raise ClusterError(f"none of the {len(nodes)} nodes is ready for pods", hint="see `kubectl get nodes` and the taints there")
+        return sorted(ready, key=lambda node: str(node.metadata.name))
+
+    def _check_cilium(self) -> None:
+        try:
+            self._api.objects.list_cluster_custom_object("cilium.io", "v2", "ciliumnetworkpolicies", limit=1, _request_timeout=10)
+        except API_ERRORS as error:
+            if getattr(error, "status", 0) == 404:
+                raise ClusterError(
+                    f"the cluster of context {self._api.context!r} has no Cilium: it does not know CiliumNetworkPolicy",
+                    hint="is --kube-context the right one?",
+                ) from None
+
+    def _addresses(self, case: Case, renaming: Renaming, pods: Mapping[PodRef, Any]) -> Mapping[str, tuple[str, ...]]:
+        out = {f"pod:{ref}": _ordered(each.ip for each in addresses(pod.status, "pod")) for ref, pod in pods.items()}
+        for node in self._nodes:
+            out[f"node:{node.metadata.name}"] = _ordered(each.address for each in node.status.addresses if each.type == "InternalIP")
+        for key, spec in case.services.items():
+            if not spec.headless:
+                try:
+                    service = self._api.core.read_namespaced_service(spec.name, renaming.namespace(spec.namespace), _request_timeout=10)
+                except API_ERRORS as error:
+                    raise failure(f"cannot read the service {key}", error) from None
+                out[f"service:{key}"] = _ordered(addresses(service.spec, "cluster"))
+        return out
+
+    def _connect_flows(self) -> None:
+        if not self._options.flows:
+            self.without_flows = "switched off"
+            return
+        try:
+            relay = find_relay(self._api)
+            trusted = credentials(self._api, relay)
+            forward = Forward(self._api, relay.namespace, relay.pod, relay.port)
+            try:
+                self._flows = background.wait_for(_follow(forward, trusted, server_name(relay) or ""))
+            except BaseException:
+                forward.close()
+                raise
+        except FlowsUnavailableError as error:
+            if self._options.require_flows:
+                raise
+            self.without_flows = error.message
+
+
+async def _follow(forward: Forward, trusted: Any, name: str) -> _Flows:
+    observer = await Observer.connect(forward.address, credentials=trusted, server_name=name, within=10.0)
+    feed = FlowFeed(observer)
+    try:
+        await feed.start()
+    except BaseException:
+        await observer.close()
+        raise
+    return _Flows(forward, observer, feed)
+
+
+async def _close(flows: _Flows) -> None:
+    try:
+        await flows.feed.close()
+        await flows.observer.close()
+    finally:
+        flows.forward.close()
+
+
+def _ordered(addresses: Any) -> tuple[str, ...]:
+    return tuple(sorted(addresses or (), key=lambda address: Family.of(address) is Family.IPV6))
+
+
+def _renamed(probe: Probe, renaming: Renaming) -> Probe:
+    """Names that are looked up are the cluster's."""
+    if probe.request is None or not probe.request.name:
+        return probe
+    return replace(probe, request=replace(probe.request, name=renaming.dns(probe.request.name)))
+
+
+def _status(modelled: PolicyStatus, error: PolicyError | None) -> PolicyStatus:
+    if error is not None:
+        return replace(modelled, error=error, inert=modelled.inert or f"refused ({error.stage.value}): {error.message}")
+    if modelled.error is not None:
+        # The model would refuse it, and the cluster took it: the cluster is right.
+        return replace(modelled, error=None, inert="")
+    return modelled

@@ -1,0 +1,180 @@
+"""The objects of a case as plain Kubernetes data: namespaces, service accounts, pods, services. Pure; nothing is created here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from harness.cases.case import Case, EndpointSpec, ServiceSpec
+from harness.clusters.kubernetes.rename import METADATA_NAME, Renaming, unique
+from harness.clusters.kubernetes.run import CASE_ANNOTATION, RunId
+from harness.errors import ClusterError
+from harness.model.traffic import PodRef
+
+AGENT = "harness-agent"
+"""The ConfigMap with the agent's text, one in each namespace."""
+CONTAINER = "agent"
+_MOUNT = "/harness"
+PYTHON = ("python3", "-I", "-S", "-u", f"{_MOUNT}/agent.py")
+SERVED = ("auto", "http", "echo", "sink")
+"""What the agent's ports can speak."""
+DEFAULT_IMAGE = "python:3.13-alpine"
+_NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class PodOptions:
+    """What a user may say about the pods. `pull_secrets` must be there in every namespace (an admission controller's business)."""
+
+    image: str = DEFAULT_IMAGE
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseObjects:
+    """Everything of a case, in the cluster's names. `pods` maps the case's pods to where they are."""
+
+    namespaces: tuple[Mapping[str, Any], ...]
+    service_accounts: tuple[Mapping[str, Any], ...]
+    config_maps: tuple[Mapping[str, Any], ...]
+    services: tuple[Mapping[str, Any], ...]
+    pod_objects: tuple[Mapping[str, Any], ...]
+    pods: Mapping[PodRef, PodRef]
+
+
+def agent_text() -> str:
+    """The program that runs in the pods."""
+    return files(__package__).joinpath("agent.py").read_text()
+
+
+def case_objects(
+    case: Case, renaming: Renaming, run: RunId, placed: Mapping[PodRef, str], options: PodOptions, *, allow_host: bool
+) -> CaseObjects:
+    """`placed` are the nodes of the pods, by the cluster's names. ClusterError for what cannot be had here."""
+    host = unique("host", renaming.suffix)
+    uses_host = any(spec.host_network for spec in case.endpoints.values())
+    if uses_host and not allow_host:
+        raise ClusterError(f"case `{case.name}` has host-network endpoints", hint="pass --allow-host to run privileged-namespace pods")
+    names = [*renaming.namespaces.values(), *([host] if uses_host else [])]
+    namespaces = [_namespace(name, renaming, case, run, privileged=name == host) for name in names]
+    accounts = {
+        (renaming.namespace(spec.namespace), spec.service_account)
+        for spec in case.endpoints.values()
+        if spec.service_account not in (None, "default") and not spec.host_network
+    }
+    pods: dict[PodRef, PodRef] = {}
+    objects: list[Mapping[str, Any]] = []
+    for spec in case.endpoints.values():
+        for ref in spec.pods():
+            there = (
+                PodRef(host, f"{ref.namespace}-{ref.name}"[:63].rstrip("-"))
+                if spec.host_network
+                else PodRef(renaming.namespace(ref.namespace), ref.name)
+            )
+            pods[ref] = there
+            objects.append(_pod(spec, ref, there, placed[ref], options, case))
+    return CaseObjects(
+        tuple(namespaces),
+        tuple(
+            {"metadata": {"name": name, "namespace": namespace}, "automountServiceAccountToken": False}
+            for namespace, name in sorted(accounts)
+        ),
+        tuple({"metadata": {"name": AGENT, "namespace": name}, "data": {"agent.py": agent_text()}} for name in names),
+        tuple(_service(spec, renaming) for spec in case.services.values()),
+        tuple(objects),
+        pods,
+    )
+
+
+def _namespace(name: str, renaming: Renaming, case: Case, run: RunId, *, privileged: bool) -> Mapping[str, Any]:
+    level = "privileged" if privileged else "restricted"
+    own = {key: value for key, value in case.namespaces.get(renaming.original(name), {}).items() if key != METADATA_NAME}
+    security = {f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "audit", "warn")}
+    return {"metadata": {"name": name, "labels": {**own, **security, **run.labels}, "annotations": dict(run.annotations(case.name))}}
+
+
+def _ports(spec: EndpointSpec, ref: PodRef) -> Iterator[Mapping[str, Any]]:
+    for port in spec.ports:
+        if port.serve.value not in SERVED:
+            raise ClusterError(f"{ref}: pods here cannot serve {port.serve.value!r} yet", hint=f"They serve {', '.join(SERVED)}.")
+        yield {"port": port.port, "protocol": port.protocol.value, "serve": port.serve.value}
+
+
+def _pod(spec: EndpointSpec, ref: PodRef, there: PodRef, node: str, options: PodOptions, case: Case) -> Mapping[str, Any]:
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": options.image,
+        "imagePullPolicy": options.pull_policy,
+        "command": [*PYTHON, "serve"],
+        "env": [{"name": "HARNESS_NAME", "value": str(ref)}, {"name": "HARNESS_PORTS", "value": json.dumps(list(_ports(spec, ref)))}],
+        "ports": [
+            {"containerPort": port.port, "protocol": port.protocol.value, **({"name": port.name} if port.name else {})}
+            for port in spec.ports
+        ],
+        "resources": {"requests": {"cpu": "10m", "memory": "24Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": AGENT, "mountPath": _MOUNT, "readOnly": True}],
+    }
+    security: dict[str, Any] = {
+        "runAsNonRoot": True,
+        "runAsUser": _NOBODY,
+        "runAsGroup": _NOBODY,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if not spec.host_network:
+        # Both are on Kubernetes' list of safe sysctls: pings without privileges, and ports below 1024.
+        security["sysctls"] = [
+            {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"},
+            {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"},
+        ]
+    return {
+        # No label of ours: labels are the pod's identity.
+        "metadata": {
+            "name": there.name,
+            "namespace": there.namespace,
+            "labels": dict(spec.labels),
+            "annotations": {CASE_ANNOTATION: case.name},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 0,
+            "restartPolicy": "Never",
+            "nodeSelector": {**options.node_selector, "kubernetes.io/hostname": node},
+            "tolerations": [dict(each) for each in options.tolerations],
+            "imagePullSecrets": [{"name": name} for name in options.pull_secrets],
+            "securityContext": security,
+            "containers": [container],
+            "volumes": [{"name": AGENT, "configMap": {"name": AGENT}}],
+            **({"serviceAccountName": spec.service_account} if spec.service_account and not spec.host_network else {}),
+            **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if spec.host_network else {}),
+        },
+    }
+
+
+def _service(spec: ServiceSpec, renaming: Renaming) -> Mapping[str, Any]:
+    ports = [
+        {
+            "name": port.name or f"{port.protocol.value.lower()}-{port.port}",
+            "port": port.port,
+            "targetPort": port.target_port,
+            "protocol": port.protocol.value,
+        }
+        for port in spec.ports
+    ]
+    return {
+        "metadata": {"name": spec.name, "namespace": renaming.namespace(spec.namespace)},
+        "spec": {
+            "type": spec.type,
+            "selector": dict(spec.selector),
+            "ports": ports,
+            "ipFamilyPolicy": "PreferDualStack",
+            **({"clusterIP": "None"} if spec.headless else {}),
+        },
+    }

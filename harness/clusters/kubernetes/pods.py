@@ -1,0 +1,355 @@
+"""Sends probes from inside pods: one exec for each pod that a plan involves, its agent told the probes and telling their events. Servers
+are asked, over an exec of their own pod, whether they saw what was not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.clusters.kubernetes.client import Api
+from harness.clusters.kubernetes.deploy import API_ERRORS, fault_of
+from harness.clusters.kubernetes.exec import Exec, Exit
+from harness.clusters.kubernetes.objects import CONTAINER, PYTHON
+from harness.model.flow import FiveTuple
+from harness.model.probe import Ending, Probe, ProbeResult
+from harness.model.traffic import PodRef, Protocol, RequestKind
+from harness.probes.agent import AgentEvent, Bound
+
+_FIRST_PORT, _LAST_PORT = 20000, 60999
+_PROBES_A_LINE = 100
+_SINK_POLL = 0.05
+"""How often a server that never answers is asked whether it saw the probe (s)."""
+_READY = 30.0
+"""How long an exec may take to be ready (s)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Talk:
+    """One pod's exec. `ready` is done when its agent is: with '' or with what is wrong."""
+
+    pod: PodRef
+    there: PodRef
+    ready: asyncio.Future[str]
+    exec: Exec | None = None
+    exit: Exit | None = None
+    retried: bool = False
+
+    @property
+    def usable(self) -> bool:
+        return self.exit is None and self.ready.done()
+
+
+@dataclass(slots=True)
+class _Held:
+    """An ending whose servers are still being asked whether they saw the probe."""
+
+    result: ProbeResult
+    waiting: set[PodRef]
+    unknown: str = ""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One plan under way."""
+
+    probes: dict[int, Probe]
+    talks: dict[PodRef, _Talk] = field(default_factory=dict)
+    queue: asyncio.Queue[tuple[_Talk, dict[str, Any] | Exit]] = field(default_factory=asyncio.Queue)
+    held: dict[int, _Held] = field(default_factory=dict)
+    sinks: set[int] = field(default_factory=set)
+    """Probes to servers that never answer, under way."""
+    sunk: dict[int, str] = field(default_factory=dict)
+    """Of those, the ones that were seen, and by whom."""
+
+
+class PodAgent:
+    """The pods of one case as an `Agent`. `pods` says where each is; `owners` whose each address is."""
+
+    def __init__(self, api: Api, pods: Mapping[PodRef, PodRef], owners: Mapping[str, str]) -> None:
+        self._api = api
+        self._pods = pods
+        self._owners = owners
+        self._ports: dict[PodRef, Iterator[int]] = {}
+        self._plan: _Plan | None = None
+
+    async def stop(self, probe_id: int) -> None:
+        plan = self._plan
+        if plan is not None and probe_id in plan.probes:
+            talk = plan.talks.get(_site(plan.probes[probe_id]))
+            if talk is not None and talk.exec is not None:
+                talk.exec.send(f"stop {probe_id}")
+
+    async def run(self, probes: Sequence[Probe]) -> AsyncIterator[AgentEvent]:
+        """Whatever breaks is the result of the probes that it concerns: ERROR, with the reason."""
+        plan = self._plan = _Plan({probe.id: probe for probe in probes})
+        polling: asyncio.Task[None] | None = None
+        try:
+            for result in self._nowhere(plan):
+                yield result
+            for pod in dict.fromkeys(itertools.chain.from_iterable(self._involved(probe) for probe in plan.probes.values())):
+                plan.talks[pod] = self._open(plan, _Talk(pod, self._pods[pod], asyncio.get_running_loop().create_future()))
+            async for event in self._start(plan):
+                yield event
+            polling = asyncio.create_task(self._poll_sinks(plan))
+            while plan.probes:
+                talk, said = await plan.queue.get()
+                for event in await self._heard(plan, talk, said):
+                    yield event
+        finally:
+            if polling is not None:
+                polling.cancel()
+            for talk in plan.talks.values():
+                if talk.exec is not None:
+                    talk.exec.send("end")
+                    talk.exec.close()
+            self._plan = None
+
+    # Opening
+
+    def _involved(self, probe: Probe) -> Iterator[PodRef]:
+        yield _site(probe)
+        yield from self._servers(probe)
+
+    def _servers(self, probe: Probe) -> tuple[PodRef, ...]:
+        """The pods whose answer is the intended one, and which can be asked."""
+        named = (PodRef(*name.split("/", 1)) for name in probe.expected_servers if name.count("/") == 1)
+        return tuple(ref for ref in named if ref in self._pods)
+
+    def _nowhere(self, plan: _Plan) -> list[ProbeResult]:
+        """Probes from sites where nothing can be run."""
+        results = [
+            _error(probe, f"there is no pod to send it from: {probe.site}")
+            for probe in plan.probes.values()
+            if _site(probe) not in self._pods
+        ]
+        for result in results:
+            del plan.probes[result.id]
+        return results
+
+    def _open(self, plan: _Plan, talk: _Talk) -> _Talk:
+        loop = asyncio.get_running_loop()
+
+        def tell(said: dict[str, Any] | Exit) -> None:
+            loop.call_soon_threadsafe(plan.queue.put_nowait, (talk, said))
+
+        talk.exec = Exec(
+            self._api,
+            talk.there,
+            [*PYTHON, "client"],
+            container=CONTAINER,
+            on_line=lambda line: tell(_parsed(line)),
+            on_end=tell,
+        )
+        talk.exec.start()
+        return talk
+
+    async def _start(self, plan: _Plan) -> AsyncIterator[AgentEvent]:
+        """Wait until every agent is ready, and only then send: no probe meets a server that is still starting."""
+        until = asyncio.get_running_loop().time() + _READY
+        while waiting := [talk for talk in plan.talks.values() if talk.exit is None and not talk.ready.done()]:
+            left = until - asyncio.get_running_loop().time()
+            try:
+                talk, said = await asyncio.wait_for(plan.queue.get(), max(0.0, left))
+            except TimeoutError:
+                for each in waiting:
+                    each.exit = Exit(None, f"the agent in {each.there} was not ready within {_READY:g} s")
+                break
+            if isinstance(said, Exit) and not talk.ready.done() and not talk.retried:
+                # Nothing was sent yet, so a second attempt hides nothing.
+                talk.retried = True
+                self._open(plan, talk)
+            elif isinstance(said, Exit):
+                talk.exit = said
+            elif "ready" in said:
+                talk.ready.set_result(str(said["why"]))
+        for talk in plan.talks.values():
+            if not talk.usable:
+                for event in await self._broken(plan, talk):
+                    yield event
+        for pod, talk in plan.talks.items():
+            mine = [probe for probe in plan.probes.values() if _site(probe) == pod]
+            for first in range(0, len(mine), _PROBES_A_LINE):
+                lines = [self._message(probe, pod) for probe in mine[first : first + _PROBES_A_LINE]]
+                if talk.exec is not None and lines:
+                    talk.exec.send("plan " + json.dumps(lines, separators=(",", ":")))
+        plan.sinks = {probe.id for probe in plan.probes.values() if probe.serve == "sink" and probe.request is None}
+
+    def _message(self, probe: Probe, pod: PodRef) -> Mapping[str, Any]:
+        ports = self._ports.setdefault(pod, itertools.cycle(range(_FIRST_PORT, _LAST_PORT + 1)))
+        port = next(each for each in ports if each != probe.port)  # a socket can connect to itself
+        request = probe.request
+        http = None
+        if probe.protocol is Protocol.TCP:
+            if request is not None and request.kind is RequestKind.HTTP:
+                http = {"method": request.method, "path": request.path, "host": request.host, "headers": request.headers}
+            elif request is None and probe.serve in {"auto", "http"}:
+                http = {"method": "GET", "path": "/", "host": "", "headers": []}
+        return {
+            "id": probe.id,
+            "protocol": probe.protocol.value,
+            "address": probe.address,
+            "port": probe.port,
+            "nonce": probe.nonce,
+            "timeout": probe.timeout,
+            "source": probe.source_address,
+            "from": port,
+            "http": http,
+        }
+
+    # What the agents say
+
+    async def _heard(self, plan: _Plan, talk: _Talk, said: dict[str, Any] | Exit) -> list[AgentEvent]:
+        if isinstance(said, Exit):
+            talk.exit = said
+            return await self._broken(plan, talk)
+        if "bound" in said:
+            return [Bound(said["bound"], _five(said["five"]), said["time"])] if said["bound"] in plan.probes else []
+        if "result" in said:
+            return self._result(plan, said)
+        if "seen" in said:
+            return self._saw(plan, talk, said["seen"], said["saw"])
+        return []
+
+    def _result(self, plan: _Plan, said: Mapping[str, Any]) -> list[AgentEvent]:
+        probe = plan.probes.get(said["result"])
+        if probe is None:
+            return []
+        plan.sinks.discard(probe.id)
+        result = ProbeResult(
+            id=probe.id,
+            ending=Ending(said["ending"]),
+            started=said["started"],
+            ended=said["ended"],
+            five_tuple=_five(said["five"]) if said["five"] else None,
+            server=said["server"],
+            nonce=said["nonce"],
+            status=said["status"],
+            detail=said["detail"],
+            attempts=2 if plan.talks[_site(probe)].retried else 1,
+        )
+        if probe.id in plan.sunk:
+            result = replace(result, ending=Ending.ANSWERED, server=plan.sunk[probe.id], nonce=probe.nonce, server_saw=True)
+        elif result.ending is Ending.ANSWERED:
+            server = result.server or ("" if probe.protocol.has_ports else self._owners.get(probe.address, ""))
+            result = replace(result, server=server, server_saw=result.nonce == probe.nonce and server in probe.expected_servers)
+        else:
+            servers = [pod for pod in self._servers(probe) if pod in plan.talks]
+            if servers and probe.protocol.has_ports and result.five_tuple is not None:
+                return self._hold(plan, probe, result, servers)
+        del plan.probes[probe.id]
+        return [result]
+
+    def _hold(self, plan: _Plan, probe: Probe, result: ProbeResult, servers: Iterable[PodRef]) -> list[AgentEvent]:
+        held = _Held(result, set())
+        for pod in servers:
+            talk = plan.talks[pod]
+            if talk.usable and talk.exec is not None:
+                held.waiting.add(pod)
+                talk.exec.send(f"seen {probe.id} {probe.nonce}")
+            else:
+                held.unknown = _why(talk)
+        plan.held[probe.id] = held
+        return [] if held.waiting else self._let_go(plan, probe.id, saw=False)
+
+    def _saw(self, plan: _Plan, talk: _Talk, number: int, saw: bool | None) -> list[AgentEvent]:
+        held = plan.held.get(number)
+        if held is None:
+            probe = plan.probes.get(number)
+            if saw and probe is not None and number in plan.sinks:
+                plan.sinks.discard(number)
+                plan.sunk[number] = str(talk.pod)
+                client = plan.talks[_site(probe)]
+                if client.exec is not None:
+                    client.exec.send(f"stop {number}")
+            return []
+        held.waiting.discard(talk.pod)
+        if saw is None:
+            held.unknown = f"{talk.pod} could not say whether it saw the probe"
+        return self._let_go(plan, number, saw=bool(saw)) if saw or not held.waiting else []
+
+    def _let_go(self, plan: _Plan, number: int, *, saw: bool) -> list[AgentEvent]:
+        held = plan.held.pop(number)
+        del plan.probes[number]
+        result = replace(held.result, server_saw=saw)
+        if held.unknown and not saw:
+            # "It did not arrive" would be a guess.
+            result = replace(result, ending=Ending.ERROR, detail=f"whether the server saw it is unknown: {held.unknown}")
+        return [result]
+
+    async def _poll_sinks(self, plan: _Plan) -> None:
+        while True:
+            for number in tuple(plan.sinks):
+                probe = plan.probes[number]
+                for pod in self._servers(probe):
+                    talk = plan.talks.get(pod)
+                    if talk is not None and talk.usable and talk.exec is not None:
+                        talk.exec.send(f"seen {number} {probe.nonce}")
+            await asyncio.sleep(_SINK_POLL)
+
+    # What breaks
+
+    async def _broken(self, plan: _Plan, talk: _Talk) -> list[AgentEvent]:
+        """A pod's exec is over: its own probes have no result, and nobody can say what its server saw."""
+        why = _why(talk)
+        mine = [probe for probe in plan.probes.values() if _site(probe) == talk.pod and probe.id not in plan.held]
+        asked = [number for number, held in plan.held.items() if talk.pod in held.waiting]
+        if mine or asked:
+            fate = await asyncio.to_thread(self._fate, talk.there)
+            why = f"{why}; the pod {fate}" if fate else why
+        results: list[AgentEvent] = []
+        for probe in mine:
+            plan.sinks.discard(probe.id)
+            del plan.probes[probe.id]
+            results.append(_error(probe, why))
+        for number in asked:
+            held = plan.held[number]
+            held.waiting.discard(talk.pod)
+            held.unknown = why
+            if not held.waiting:
+                results += self._let_go(plan, number, saw=False)
+        return results
+
+    def _fate(self, there: PodRef) -> str:
+        """What became of a pod (evicted, out of memory, gone), as the end of a sentence."""
+        try:
+            pod = self._api.core.read_namespaced_pod(there.name, there.namespace, _request_timeout=5)
+        except API_ERRORS as error:
+            return "is gone" if getattr(error, "status", 0) == 404 else ""
+        return fault_of(pod)
+
+
+def _site(probe: Probe) -> PodRef:
+    """The pod a probe is sent from; one that is nowhere for any other site."""
+    if probe.site.kind != "pod" or "/" not in probe.site.name:
+        return PodRef("", str(probe.site))
+    return PodRef(*probe.site.name.split("/", 1))
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of an agent; what is none (a warning of the interpreter, say) says nothing."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _five(five: Sequence[Any]) -> FiveTuple:
+    return FiveTuple(Protocol(five[0]), five[1], five[2], five[3], five[4])
+
+
+def _why(talk: _Talk) -> str:
+    stderr = talk.exec.stderr.strip().splitlines()[-1:] if talk.exec is not None else []
+    reason = talk.exit.why or f"the agent ended with code {talk.exit.code}" if talk.exit is not None else "the agent is not ready"
+    again = " (also the second time)" if talk.retried and talk.exit is not None and not talk.exit.opened else ""
+    return f"exec into {talk.there}: {reason}{again}{': ' + stderr[0] if stderr else ''}"
+
+
+def _error(probe: Probe, detail: str) -> ProbeResult:
+    now = time.time_ns()
+    return ProbeResult(probe.id, Ending.ERROR, now, now, detail=detail)

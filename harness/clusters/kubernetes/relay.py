@@ -1,0 +1,156 @@
+"""Hubble Relay on a cluster: where it is, and a local port that leads to it through the API server. Not the client: that is `harness.hubble`."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from kubernetes.stream import portforward
+
+from harness.clusters.kubernetes.client import Api, said
+from harness.clusters.kubernetes.deploy import API_ERRORS
+from harness.errors import FlowsUnavailableError
+
+_SELECTOR = "k8s-app=hubble-relay"
+_CERTIFICATES = "hubble-relay-server-certs"
+_SERVER_NAME = "harness.hubble-relay.cilium.io"
+"""Relay's certificate is for *.hubble-relay.cilium.io (Cilium's chart)."""
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A pod of Relay that is ready, and the port it listens on."""
+
+    namespace: str
+    pod: str
+    port: int
+    tls: bool
+
+
+def find_relay(api: Api) -> Relay:
+    """Raises FlowsUnavailableError, saying what is missing."""
+    try:
+        services = api.core.list_service_for_all_namespaces(label_selector=_SELECTOR, _request_timeout=10).items
+        if not services:
+            services = [
+                each for each in api.core.list_service_for_all_namespaces(_request_timeout=10).items if each.metadata.name == "hubble-relay"
+            ]
+        if not services:
+            raise FlowsUnavailableError(
+                "this cluster has no Hubble Relay", hint="`cilium hubble enable` installs it; --hubble=off judges by packets only"
+            )
+        service = services[0]
+        namespace = service.metadata.namespace
+        selector = ",".join(f"{key}={value}" for key, value in (service.spec.selector or {}).items())
+        pods = api.core.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=10).items
+    except API_ERRORS as error:
+        raise FlowsUnavailableError(
+            f"cannot look for Hubble Relay: {said(error)}", hint="docs/rbac/ has the role that this needs"
+        ) from None
+    ready = [pod for pod in pods if any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])]
+    if not ready:
+        raise FlowsUnavailableError(f"no pod of Hubble Relay in {namespace} is ready ({len(pods)} there)")
+    port = service.spec.ports[0]
+    return Relay(namespace, ready[0].metadata.name, _number(port.target_port, ready[0]), tls=port.port == 443)
+
+
+def _number(target: Any, pod: Any) -> int:
+    if isinstance(target, int):
+        return target
+    for container in pod.spec.containers:
+        for port in container.ports or []:
+            if port.name == target:
+                return int(port.container_port)
+    return 4245
+
+
+def credentials(api: Api, relay: Relay) -> grpc.ChannelCredentials | None:
+    """What to trust where Relay speaks TLS: its own authority, from its secret. None where it speaks plainly."""
+    if not relay.tls:
+        return None
+    try:
+        data = api.core.read_namespaced_secret(_CERTIFICATES, relay.namespace, _request_timeout=10).data or {}
+        return grpc.ssl_channel_credentials(base64.b64decode(data["ca.crt"]))
+    except (*API_ERRORS, KeyError, ValueError) as error:
+        raise FlowsUnavailableError(
+            f"Hubble Relay speaks TLS, and its authority (secret {relay.namespace}/{_CERTIFICATES}, ca.crt) cannot be read: {said(error)}",
+            hint="allow `get` on that secret (docs/rbac/), or pass --hubble=off",
+        ) from None
+
+
+def server_name(relay: Relay) -> str | None:
+    return _SERVER_NAME if relay.tls else None
+
+
+class Forward:
+    """A local port that leads to one port of one pod: each connection is a port-forward of its own. `address` is where it listens."""
+
+    def __init__(self, api: Api, namespace: str, pod: str, port: int) -> None:
+        self._api = api
+        self._target = (namespace, pod, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: set[Any] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        threading.Thread(target=self._accept, name=f"port-forward {pod}", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening and end every connection. Idempotent."""
+        with self._lock:
+            self._closed = True
+            sockets = list(self._open)
+        # A shutdown wakes the thread in accept; closing alone would not.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        namespace, pod, port = self._target
+        try:
+            core = self._api.streaming()
+            forward = portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        except API_ERRORS:
+            near.close()  # the gRPC client sees it and says that the Observer is unavailable
+            return
+        far = forward.socket(port)
+        far.setblocking(True)
+        with self._lock:
+            self._open.update((near, far))
+            closed = self._closed
+        if not closed:
+            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back.start()
+            _pump(near, far)
+            back.join()
+        with self._lock:
+            self._open.difference_update((near, far))
+        near.close()
+        far.close()
+
+
+def _pump(source: Any, sink: Any) -> None:
+    with suppress(OSError):
+        while data := source.recv(_CHUNK):
+            sink.sendall(data)
+    # HTTP/2 has no half-closed connections: either end's end is the end of both.
+    for each in (source, sink):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
