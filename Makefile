@@ -9,7 +9,7 @@ N ?= 2
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: run test check bench tools lock clean help runtime dev
+.PHONY: run test test-kubernetes check bench tools lock clean help runtime dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,9 @@ run: runtime  ## run the shipped suites in the netns lab, with real packets
 
 test: dev  ## run the harness's own tests
 	$(BIN)/pytest tests -n $(N) $(ARGS)
+
+test-kubernetes: dev  ## run the tests that need a cluster with Cilium: make test-kubernetes CONTEXT=kind-harness
+	HARNESS_TEST_KUBE_CONTEXT=$(CONTEXT) $(BIN)/pytest tests/clusters/kubernetes $(ARGS)
 
 check: dev  ## what CI runs beside the tests: ruff, mypy --strict, import contracts, links
 	$(BIN)/ruff check .

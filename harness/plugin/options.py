@@ -39,7 +39,14 @@ OPTIONS = (
     Option("hubble", "require|auto|off", "flows: require them (default), decide once at start, or judge by packets only"),
     Option("timeout", "SECONDS", "how long a probe without a flow waits for its answer (default 1 in the lab, 3 on a cluster)"),
     Option("hubble-listen", "HOST:PORT", "serve the lab's flows there too, for `hubble observe --server HOST:PORT`"),
+    Option("kube-context", "NAME", "existing: the kubeconfig context (default: the current one)"),
+    Option("image", "IMAGE", "existing: the image of the test pods, any with python3 (default python:3.13-alpine)"),
 )
+FLAGS = (
+    Option("allow-host", "", "existing: host-network pods are allowed, in a privileged namespace of their own"),
+    Option("allow-clusterwide", "", "existing: clusterwide policies are allowed, renamed and scoped to the pods of the run"),
+)
+"""What a cluster that is not ours must be allowed explicitly: on the command line only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,10 @@ class RunOptions:
     timeout: float | None
     hubble_listen: str
     keep: bool
+    kube_context: str | None
+    image: str
+    allow_host: bool
+    allow_clusterwide: bool
     repeat: tuple[str, ...]
 
     def command(self, nodeid: str) -> str:
@@ -81,6 +92,8 @@ def declare(parser: pytest.Parser) -> None:
             names = ["--probe-timeout"] if taken else ["--timeout", "--probe-timeout"]
         group.addoption(*names, dest=option.dest, default=None, metavar=option.metavar, help=option.help)
         parser.addini(option.dest, f"{option.help} (also {option.variable})", default="")
+    for flag in FLAGS:
+        group.addoption(f"--{flag.name}", dest=flag.dest, action="store_true", help=flag.help)
     group.addoption(
         "--keep", dest="harness_keep", action="store_true", help="after the last test keep its lab for a look, and say how to enter it"
     )
@@ -112,6 +125,8 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         path = config.getoption(f"harness_{name}")
         if path and (config.invocation_params.dir / path).is_dir():
             raise UsageError(f"--harness-{name}: {path} is a folder", hint=f"name a file in it, such as {path.rstrip('/')}/report.{name}")
+    allowed = {flag.name for flag in FLAGS if config.getoption(flag.dest)}
+    repeat += [f"--{flag.name}" for flag in FLAGS if flag.name in allowed]
     keep = bool(config.getoption("harness_keep"))
     if keep and config.getoption("numprocesses", None):
         raise UsageError("--keep: there is one lab a worker, and no terminal in any of them", hint="run without -n, or with -n 0")
@@ -122,6 +137,10 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         timeout=values.get("timeout"),
         hubble_listen=values.get("hubble-listen", ""),
         keep=keep,
+        kube_context=values.get("kube-context"),
+        image=values.get("image", ""),
+        allow_host="allow-host" in allowed,
+        allow_clusterwide="allow-clusterwide" in allowed,
         repeat=tuple(repeat),
     )
 
@@ -181,4 +200,6 @@ _CHECKS: Mapping[str, Callable[[str], Any]] = {
     "hubble": _hubble,
     "timeout": _timeout,
     "hubble-listen": _listen,
+    "kube-context": str,
+    "image": str,
 }

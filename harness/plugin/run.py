@@ -62,7 +62,15 @@ class Run:
                 self.cluster = open_cluster(
                     options.cluster,
                     ClusterOptions(
-                        cilium=options.cilium, hubble=hubble, keep=options.keep, worker=self.worker, hubble_listen=options.hubble_listen
+                        cilium=options.cilium,
+                        hubble=hubble,
+                        keep=options.keep,
+                        worker=self.worker,
+                        hubble_listen=options.hubble_listen,
+                        kube_context=options.kube_context,
+                        image=options.image,
+                        allow_host=options.allow_host,
+                        allow_clusterwide=options.allow_clusterwide,
                     ),
                 )
                 settings = Settings(hubble=hubble, timeout=options.timeout, worker=self.worker)

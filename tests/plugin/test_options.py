@@ -36,15 +36,21 @@ def test_command_line_beats_environment_beats_ini(resolved):
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_can_be_given_in_all_three_places(option, resolved):
-    value = {"cluster": "memory", "cilium-version": "1.19", "hubble": "off", "timeout": "2.5", "hubble-listen": "localhost:4245"}[
-        option.name
-    ]
+    value = {
+        "cluster": "memory",
+        "cilium-version": "1.19",
+        "hubble": "off",
+        "timeout": "2.5",
+        "hubble-listen": "localhost:4245",
+        "kube-context": "staging",
+        "image": "registry.example/python:3.13",
+    }[option.name]
     given = [
         resolved(f"--{option.name}={value}"),
         resolved(ini=f"{option.dest} = {value}"),
         resolved(environment={option.variable: value}),
     ]
-    field = {"cilium-version": "cilium", "hubble-listen": "hubble_listen"}.get(option.name, option.name)
+    field = {"cilium-version": "cilium"}.get(option.name, option.name.replace("-", "_"))
     assert {str(getattr(each, field)) for each in given} == {value}
 
 
@@ -125,3 +131,11 @@ def test_help_lists_the_options_with_their_settings(suite):
         "*harness_cluster (string)*",
         "*HARNESS_CLUSTER*",
     ])
+
+
+def test_what_a_shared_cluster_must_be_allowed_is_off_unless_said(resolved):
+    assert not resolved().allow_host
+    assert not resolved().allow_clusterwide
+    options = resolved("--allow-host", "--allow-clusterwide")
+    assert (options.allow_host, options.allow_clusterwide) == (True, True)
+    assert options.repeat == ("--allow-host", "--allow-clusterwide")

@@ -40,7 +40,6 @@ NEEDED = (
     *_each("create", "configmaps"),
     *_each("create", "serviceaccounts"),
     *_each("create get", "services"),
-    *_each("list", "endpointslices", "discovery.k8s.io"),
     *_each("create get delete", "networkpolicies", "networking.k8s.io"),
     *_each("create get update delete", "ciliumnetworkpolicies", "cilium.io"),
 )
