@@ -67,7 +67,7 @@ def by_node(pods: list[Any]) -> Mapping[str, PodRef]:
     return {pod.spec.node_name: PodRef(pod.metadata.namespace, pod.metadata.name) for pod in pods}
 
 
-def capabilities(version: str, config: Mapping[str, str] | None, nodes: int, *, allow_host: bool, allow_clusterwide: bool) -> Capabilities:
+def capabilities(version: str, config: Mapping[str, str] | None, nodes: int, *, allow_host: bool) -> Capabilities:
     """`config` None: it may not be read, so only what every Cilium has is offered. `nodes` are those that pods may go to."""
     features = {"services"}
     lacking = dict(_NOT_HERE)
@@ -88,8 +88,5 @@ def capabilities(version: str, config: Mapping[str, str] | None, nodes: int, *, 
         features.add("host-endpoints")
     else:
         lacking["host-endpoints"] = "host-network endpoints need --allow-host"
-    if allow_clusterwide:
-        features.add("cidr-group")
-    else:
-        lacking["cidr-group"] = "CIDR groups are clusterwide: they need --allow-clusterwide"
+    lacking["cidr-group"] = "CIDR groups are clusterwide objects, which the harness does not create on a cluster yet"
     return Capabilities(version, frozenset(features), lacking)

@@ -106,13 +106,7 @@ class KubernetesCluster:
         if not agents and config is None:
             self._check_cilium()
         version = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents) or self._options.cilium
-        self.capabilities = capabilities(
-            version,
-            config,
-            len(self._nodes),
-            allow_host=self._options.allow_host,
-            allow_clusterwide=self._options.allow_clusterwide,
-        )
+        self.capabilities = capabilities(version, config, len(self._nodes), allow_host=self._options.allow_host)
         config = config or {}
         self._model = Options.of(
             version.split("-")[0].split("+")[0],

@@ -110,15 +110,15 @@ def test_only_the_missing_service_account_is_worth_a_retry():
 
 
 def test_every_feature_is_there_or_says_why_not():
-    bare = capabilities("1.19.7", {"enable-l7-proxy": "false"}, 1, allow_host=False, allow_clusterwide=False)
+    bare = capabilities("1.19.7", {"enable-l7-proxy": "false"}, 1, allow_host=False)
     assert "enable-l7-proxy is 'false'" in bare.lacking["l7-http"]
     assert not bare.features & bare.lacking.keys()
-    full = capabilities("1.20.0", {"enable-ipv6": "true"}, 3, allow_host=True, allow_clusterwide=True)
-    assert {"l7-http", "ipv6", "nodes-2", "nodes-3", "host-endpoints", "cidr-group"} <= full.features
+    full = capabilities("1.20.0", {"enable-ipv6": "true"}, 3, allow_host=True)
+    assert {"l7-http", "ipv6", "nodes-2", "nodes-3", "host-endpoints"} <= full.features
     assert not full.features & full.lacking.keys()
 
 
 def test_what_cannot_be_read_is_not_offered():
-    blind = capabilities("1.20.0", None, 2, allow_host=False, allow_clusterwide=False)
+    blind = capabilities("1.20.0", None, 2, allow_host=False)
     assert "cannot be read" in blind.lacking["l7-http"]
     assert "l7-http" not in blind.features
