@@ -1,4 +1,4 @@
-"""`harness predict`: what Cilium would decide, without a cluster. Reads scenarios as JSON lines and writes one JSON line for each."""
+"""`harness predict`: what Cilium would decide, without a cluster. Answers questions about manifests, or scenarios as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import click
 
+from harness.model.verdict import Verdict
 from harness.policy.scenario import run_scenario
 
 MALFORMED = 2
@@ -19,17 +20,25 @@ MALFORMED = 2
 @click.option(
     "--scenarios",
     type=click.File("r", encoding="utf-8", lazy=False),
-    required=True,
     metavar="FILE",
     help="JSON lines, each a cluster with policies and flows; - reads standard input.",
 )
-def predict(scenarios: IO[str]) -> None:
+@click.option("-f", "--workloads", multiple=True, metavar="FILE", help="Workload manifests: a file, a folder, or -. May be repeated.")
+@click.argument("asked", nargs=-1, metavar="[POLICY | 'A -> B:PORT']...")
+def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[str, ...]) -> None:
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
-    Every line in is a JSON object with namespaces, pods, externals, policies, options and flows; every line out has its id, the
+    With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', one line answers
+    each question. Exit code 0: all is allowed; 1: something is not; 2: something could not be read.
+
+    With --scenarios, every line in is a JSON object with namespaces, pods, externals, policies, options and flows; every line out has its id, the
     policies that would be refused (policy_errors) and a verdict for each flow. A malformed scenario answers {"id", "error"}, a
     malformed flow {"error"} in its place; the stream goes on, and the exit code is 2 at the end.
     """
+    if scenarios is None:
+        raise SystemExit(_ask(asked, workloads))
+    if asked or workloads:
+        raise click.UsageError("--scenarios hold their own policies, workloads and flows")
     # Scenarios are garbage in whole once answered, without cycles worth looking for every 700 objects.
     gc.set_threshold(200_000, 50, 50)
     clean = True
@@ -43,6 +52,25 @@ def predict(scenarios: IO[str]) -> None:
         sys.stdout.flush()
     if not clean:
         raise SystemExit(MALFORMED)
+
+
+def _ask(asked: tuple[str, ...], workloads: tuple[str, ...]) -> int:
+    # Imported here: the stream needs no YAML.
+    from harness.cli.ask import load, parse_question
+
+    questions = [(each, parse_question(each)) for each in asked if "->" in each]
+    if not questions:
+        raise click.UsageError("ask something, as in 'shop/web -> shop/api:8080', or give --scenarios")
+    evaluator = load([each for each in asked if "->" not in each], workloads)
+    for ref, error in evaluator.repository.errors.items():
+        click.echo(f"warning: {ref} is refused, nothing of it is enforced: {error}", err=True)
+    denied = False
+    for text, traffic in questions:
+        verdict = evaluator.verdict(traffic)
+        denied = denied or verdict.verdict is not Verdict.ALLOW
+        sides = f"egress {verdict.egress.decision}, ingress {verdict.ingress.decision}, L7 {verdict.l7}"
+        click.echo(f"{verdict.verdict}: {text.strip()} ({sides})")
+    return int(denied)
 
 
 def _answer(line: str) -> tuple[Any, bool]:
