@@ -11,6 +11,7 @@ from harness.cases.document import Items, Node, Table, parse_documents
 from harness.cases.manifests import CIDR_GROUP, objects_of, plain, policy_error
 from harness.cases.source import Source, read_source
 from harness.errors import PolicyFileError, UsageError
+from harness.model.cluster import ClusterState
 from harness.model.traffic import External, Peer, PodRef, Protocol, Request, RequestKind, Traffic
 from harness.policy.evaluate import Evaluator
 from harness.policy.repository import Repository
@@ -40,6 +41,15 @@ def parse_question(text: str) -> Traffic:
     request = Request(RequestKind.HTTP, method=match["method"], path=match["path"]) if match["method"] else None
     protocol = Protocol((match["protocol"] or "tcp").upper())
     return Traffic(_peer(match["source"]), _peer(match["destination"]), protocol, int(match["port"]), request)
+
+
+def pairs(state: ClusterState) -> Iterator[tuple[str, Traffic]]:
+    """Every pair of pods with every port that the target declares, as questions."""
+    for source in state.pods:
+        for target in state.pods:
+            for port in target.ports if source is not target else ():
+                protocol = "" if port.protocol is Protocol.TCP else f"/{port.protocol.lower()}"
+                yield f"{source.ref} -> {target.ref}:{port.port}{protocol}", Traffic(source.ref, target.ref, port.protocol, port.port)
 
 
 def _peer(text: str) -> Peer:

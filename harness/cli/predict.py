@@ -29,7 +29,7 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
     With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', one line answers
-    each question. Exit code 0: all is allowed; 1: something is not; 2: something could not be read.
+    each question; without a question, a line for each pair of workloads and each port that the target declares. Exit code 0: all is allowed; 1: something is not; 2: something could not be read.
 
     With --scenarios, every line in is a JSON object with namespaces, pods, externals, policies, options and flows; every line out has its id, the
     policies that would be refused (policy_errors) and a verdict for each flow. A malformed scenario answers {"id", "error"}, a
@@ -56,12 +56,15 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[
 
 def _ask(asked: tuple[str, ...], workloads: tuple[str, ...]) -> int:
     # Imported here: the stream needs no YAML.
-    from harness.cli.ask import load, parse_question
+    from harness.cli.ask import load, pairs, parse_question
 
     questions = [(each, parse_question(each)) for each in asked if "->" in each]
-    if not questions:
-        raise click.UsageError("ask something, as in 'shop/web -> shop/api:8080', or give --scenarios")
+    if not questions and not workloads:
+        raise click.UsageError("ask something, as in 'shop/web -> shop/api:8080', give workloads with -f, or --scenarios")
     evaluator = load([each for each in asked if "->" not in each], workloads)
+    questions = questions or list(pairs(evaluator.state))
+    if not questions:
+        raise click.UsageError("no two workloads of which one declares a port: nothing to answer. Ask, as in 'shop/web -> shop/api:8080'")
     for ref, error in evaluator.repository.errors.items():
         click.echo(f"warning: {ref} is refused, nothing of it is enforced: {error}", err=True)
     denied = False

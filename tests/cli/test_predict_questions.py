@@ -63,10 +63,35 @@ def test_one_denied_among_several_is_exit_code_1(files: Path) -> None:
     assert [line.split(":")[0] for line in result.output.splitlines()] == ["allow", "deny"]
 
 
+def test_without_a_question_every_declared_port_of_every_pair_is_answered(files: Path) -> None:
+    (files / "workloads.yaml").write_text(
+        WORKLOADS
+        + """\
+  - kind: Deployment
+    metadata: {name: other, namespace: shop}
+    spec:
+      template:
+        metadata: {labels: {app: other}}
+        spec: {containers: [{ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]}]}
+"""
+    )
+    result = ask(files)
+    assert result.exit_code == 0
+    assert [line.split(" (")[0] for line in result.output.splitlines()] == [
+        f"allow: shop/{source} -> shop/other:{port}" for source in ("web", "api") for port in ("80", "53/udp")
+    ]
+
+
+def test_nothing_to_answer_is_not_a_success(files: Path) -> None:
+    result = ask(files)
+    assert result.exit_code == 2
+    assert "declares a port" in result.output
+
+
 def test_mistakes_are_exit_code_2(files: Path) -> None:
     for question in ("shop/web -> shop/api", "shop/web -> shop/nobody:1", "shop/web -> world:x:1", "a -> b:70000"):
         assert ask(files, question).exit_code == 2, question
-    assert ask(files).exit_code == 2
+    assert CliRunner().invoke(main, ["predict", str(files / "policies")]).exit_code == 2
 
 
 @pytest.mark.parametrize("text", ["kind: Pod\nmetadata: {name: a}\n", "kind: ConfigMap\nmetadata: {name: a}\n", "kind: [\n", "- 1\n"])
