@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import click
 
-from harness.model.verdict import Verdict
+from harness.model.verdict import PolicyVerdict, Verdict
 from harness.policy.scenario import run_scenario
 
 MALFORMED = 2
@@ -24,8 +24,11 @@ MALFORMED = 2
     help="JSON lines, each a cluster with policies and flows; - reads standard input.",
 )
 @click.option("-f", "--workloads", multiple=True, metavar="FILE", help="Workload manifests: a file, a folder, or -. May be repeated.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="json: one object a line, with the rules that decided."
+)
 @click.argument("asked", nargs=-1, metavar="[POLICY | 'A -> B:PORT']...")
-def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[str, ...]) -> None:
+def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, asked: tuple[str, ...]) -> None:
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
     With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', one line answers
@@ -36,9 +39,9 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[
     malformed flow {"error"} in its place; the stream goes on, and the exit code is 2 at the end.
     """
     if scenarios is None:
-        raise SystemExit(_ask(asked, workloads))
-    if asked or workloads:
-        raise click.UsageError("--scenarios hold their own policies, workloads and flows")
+        raise SystemExit(_ask(asked, workloads, as_json=output == "json"))
+    if asked or workloads or output != "text":
+        raise click.UsageError("--scenarios hold their own policies, workloads and flows, and are answered as JSON")
     # Scenarios are garbage in whole once answered, without cycles worth looking for every 700 objects.
     gc.set_threshold(200_000, 50, 50)
     clean = True
@@ -54,7 +57,7 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], asked: tuple[
         raise SystemExit(MALFORMED)
 
 
-def _ask(asked: tuple[str, ...], workloads: tuple[str, ...]) -> int:
+def _ask(asked: tuple[str, ...], workloads: tuple[str, ...], *, as_json: bool) -> int:
     # Imported here: the stream needs no YAML.
     from harness.cli.ask import load, pairs, parse_question
 
@@ -71,9 +74,19 @@ def _ask(asked: tuple[str, ...], workloads: tuple[str, ...]) -> int:
     for text, traffic in questions:
         verdict = evaluator.verdict(traffic)
         denied = denied or verdict.verdict is not Verdict.ALLOW
+        if as_json:
+            click.echo(json.dumps({"flow": text.strip(), "verdict": verdict.verdict, **_sides(verdict), "l7": verdict.l7}))
+            continue
         sides = f"egress {verdict.egress.decision}, ingress {verdict.ingress.decision}, L7 {verdict.l7}"
         click.echo(f"{verdict.verdict}: {text.strip()} ({sides})")
     return int(denied)
+
+
+def _sides(verdict: PolicyVerdict) -> dict[str, Any]:
+    return {
+        name: {"decision": side.decision, "rules": [str(rule) for rule in side.rules], "policies": [str(ref) for ref in side.selecting]}
+        for name, side in (("egress", verdict.egress), ("ingress", verdict.ingress))
+    }
 
 
 def _answer(line: str) -> tuple[Any, bool]:

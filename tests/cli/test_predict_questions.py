@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_without_a_question_every_declared_port_of_every_pair_is_answered(files:
     assert [line.split(" (")[0] for line in result.output.splitlines()] == [
         f"allow: shop/{source} -> shop/other:{port}" for source in ("web", "api") for port in ("80", "53/udp")
     ]
+
+
+def test_json_names_the_rules_that_decided(files: Path) -> None:
+    result = ask(files, "shop/web -> shop/api:8080 GET /public", "-o", "json")
+    answer = json.loads(result.output)
+    assert answer["ingress"]["rules"] == ["CiliumNetworkPolicy/shop/api ingress[0]"]
+    assert (answer["verdict"], answer["l7"], answer["egress"]["rules"]) == ("allow", "allow", [])
 
 
 def test_nothing_to_answer_is_not_a_success(files: Path) -> None:
