@@ -7,7 +7,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -34,22 +34,31 @@ class _Watch:
     result: ProbeResult | None = None
     dropped: bool = False
     stopping: bool = False
+    given_time: bool = False
 
 
 async def observe(
-    agent: Agent, plan: Sequence[Probe], feed: FlowFeed | None, *, grace: float, settle: float, skew: float = 0.0
+    agent: Agent,
+    plan: Sequence[Probe],
+    feed: FlowFeed | None,
+    *,
+    grace: float,
+    settle: float,
+    skew: float = 0.0,
+    caught_up: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Observation]:
     """Send the plan and yield each probe when it and its flows are complete, in any order.
 
     A probe whose packet was dropped by policy (`match.stops`) is stopped `grace` seconds after the drop was heard of. An answered probe
     waits for its forwarding flow at the last hop (and a proxy's record of the answer), at most `settle` seconds; one that was stopped waits for nothing; any other
     (timed out, refused, reset, broken) waits `settle` for a late drop. `skew` is how far apart the clocks of client and nodes may be.
-    Losses that touch a probe's window are attached to it. Without a feed, `flows_on` is false and nothing waits.
+    Where `caught_up` is given, nobody is given up before it returned: it waits until every flow of what was sent before has been handed
+    over, however slow the machine is. Losses that touch a probe's window are attached to it. Without a feed, `flows_on` is false and nothing waits.
 
     For a service, `Probe.alternatives` are the (address, port) of the backends it may be sent to; flows towards them are the probe's.
     An agent that breaks (ClusterError), or ends without a result for a probe, gives `Ending.ERROR` for it; other errors pass through.
     """
-    run = _Run(agent, plan, feed, grace, settle, int(skew * 1e9))
+    run = _Run(agent, plan, feed, grace, settle, int(skew * 1e9), caught_up)
     try:
         async for observation in run.observations():
             yield observation
@@ -58,12 +67,23 @@ async def observe(
 
 
 class _Run:
-    def __init__(self, agent: Agent, plan: Sequence[Probe], feed: FlowFeed | None, grace: float, settle: float, skew: int) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        plan: Sequence[Probe],
+        feed: FlowFeed | None,
+        grace: float,
+        settle: float,
+        skew: int,
+        caught_up: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         self._agent = agent
         self._feed = feed
         self._grace = grace
         self._settle = settle
         self._skew = skew
+        self._caught_up = caught_up
+        self._catching_up: set[asyncio.Task[None]] = set()
         self._watches = {probe.id: _Watch(probe) for probe in plan}
         if len(self._watches) != len(plan):
             raise ValueError("two probes of one plan have the same id")
@@ -91,6 +111,8 @@ class _Run:
                 await self._sleep()
 
     async def close(self) -> None:
+        for task in self._catching_up:
+            task.cancel()
         if self._pump is not None:
             if not self._watches:
                 # Every result is in: the agent is about to end by itself, and may be tidying up.
@@ -113,15 +135,39 @@ class _Run:
 
     async def _fire(self) -> None:
         now = self._loop.time()
+        settled: list[_Watch] = []
         while self._timers and self._timers[0][0] <= now:
-            _, _, identifier, stop = heapq.heappop(self._timers)
+            due, _, identifier, stop = heapq.heappop(self._timers)
             watch = self._watches.get(identifier)
             if watch is None:
                 continue
-            if not stop:
+            if stop:
+                if watch.result is None:
+                    await self._agent.stop(identifier)
+            elif self._caught_up is not None:
+                settled.append(watch)
+            elif now - due > self._settle / 2 and not watch.given_time:
+                # It was we who were not running: what came meanwhile has not been read yet.
+                watch.given_time = True
+                self._after(self._settle, watch, stop=False)
+            else:
                 self._finish(watch)
-            elif watch.result is None:
-                await self._agent.stop(identifier)
+        if settled:
+            task = asyncio.create_task(self._give_up(settled))
+            self._catching_up.add(task)
+            task.add_done_callback(self._catching_up.discard)
+
+    async def _give_up(self, watches: Sequence[_Watch]) -> None:
+        assert self._caught_up is not None  # noqa: S101 -- that is why it was called
+        try:
+            await self._caught_up()
+        except ClusterError:
+            pass  # whoever could have told is gone: nothing more will come
+        except Exception as error:  # noqa: BLE001  # handed to the consumer, which is another task
+            self._failure = error
+        for watch in watches:
+            self._finish(watch)
+        self._wake.set()
 
     def _after(self, seconds: float, watch: _Watch, *, stop: bool) -> None:
         heapq.heappush(self._timers, (self._loop.time() + seconds, next(self._order), watch.probe.id, stop))
@@ -183,7 +229,8 @@ class _Run:
 
     def _flow(self, watch: _Watch, flow: Flow) -> bool:
         # The window stays open while flows may still come: their time is when the node saw the packet, or read the news of it.
-        ended = None if watch.result is None else watch.result.ended + int(self._settle * 1e9)
+        # Who can say that all has come need not guess how long that may take.
+        ended = None if watch.result is None or self._caught_up is not None else watch.result.ended + int(self._settle * 1e9)
         if watch.track is None or not watch.track.owns(flow, ended=ended, skew=self._skew):
             return False
         watch.flows.append(flow)

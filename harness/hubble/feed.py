@@ -18,6 +18,7 @@ from harness.hubble.convert import five_tuple_of, flow_of, lost_of, time_of
 from harness.hubble.match import FlowKey, canonical, touches
 from harness.hubble.observer import Observer, flows_request, unavailable
 from harness.hubble.proto import flow_pb2, observer_pb2, relay_pb2
+from harness.hubble.store import RING_BUFFER
 from harness.model.flow import Flow, LostEvents
 from harness.model.traffic import Protocol
 
@@ -107,6 +108,8 @@ class FlowFeed:
         """Why there is no stream just now, or None."""
         self.received = 0
         """Flows received so far."""
+        self._overwritten = 0
+        self._expected: list[tuple[int, asyncio.Future[None]]] = []
 
     async def start(self, *, within: float = 5.0) -> None:
         """Begin to follow. Raises FlowsUnavailableError where the Observer cannot be reached or refuses."""
@@ -163,6 +166,28 @@ class FlowFeed:
             if gap.begin <= ended and (not gap.end or gap.end >= started)
         )
         return tuple(out)
+
+    async def reach(self, flows: int, *, within: float) -> None:
+        """Until so many flows have come since `start`; or until that can no longer be known, since the stream broke, or `within` is
+        over. Only for a server that counts its flows from then on, as the lab's does."""
+        if self._gaps or self.received + self._overwritten >= flows:
+            return
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected.append((flows, reached))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reached, within)
+
+    def _counted(self) -> None:
+        """Let those go on who waited for as much as there is now."""
+        left = []
+        for flows, reached in self._expected:
+            if reached.done():
+                continue
+            if self._gaps or self.received + self._overwritten >= flows:
+                reached.set_result(None)
+            else:
+                left.append((flows, reached))
+        self._expected = left
 
     # The stream
 
@@ -233,6 +258,7 @@ class FlowFeed:
         if self.broken is None:
             # What was on its way when the stream broke may be lost as well: the gap begins with the last thing we know of.
             self._gaps.append(_Gap(reason, min(self._last_time or self._clock(), self._clock())))
+            self._counted()
         self.broken = reason
 
     def _dispatch(self, response: observer_pb2.GetFlowsResponse) -> None:
@@ -253,9 +279,14 @@ class FlowFeed:
             claims = [registration.receive(flow) for registration in tuple(those)] if those and flow is not None else []
             if not any(claims):
                 self._backlog.add(key, message)
+        if self._expected:
+            self._counted()
 
     def _losses(self, response: observer_pb2.GetFlowsResponse) -> None:
         lost = lost_of(response.lost_events, response.node_name)
+        if lost.source == RING_BUFFER:
+            self._overwritten += lost.count
+            self._counted()
         if not lost.first or not lost.last:
             # Older agents do not say when. Lost since the last thing that we know of, noticed just now; a wider guess is the honest one.
             now = self._clock()

@@ -234,6 +234,39 @@ def test_an_answered_probe_without_flows_is_given_up_after_settling(tmp_path: Pa
     assert (one.result.ending, one.flows) == (Ending.ANSWERED, ())
 
 
+@pytest.mark.parametrize(("silent", "make"), [(False, forwarded), (True, dropped)])
+def test_nobody_is_given_up_before_the_flows_have_caught_up(tmp_path: Path, silent: bool, make: Callable[..., Flow]):
+    """A machine so slow that settling is over long before the flow is even made: the source of flows says when that is."""
+
+    async def main() -> list[Observation]:
+        async with a_lab(tmp_path) as lab, asyncio.timeout(30):
+            bound: list[FiveTuple] = []
+
+            async def caught_up() -> None:
+                # Made late, and read late: the time of its making lies far behind the end of the probe.
+                lab.store.publish(make(bound[0], time=time.time_ns() + 10**10))
+                await lab.feed.reach(lab.store.seen_flows, within=LONG)
+
+            agent = LoopbackAgent(lambda event: bound.append(event.five_tuple) if isinstance(event, Bound) else None)
+            probe = lab.probe(silent=silent, timeout=0.02 if silent else LONG)
+            return [one async for one in observe(agent, [probe], lab.feed, grace=0.005, settle=0.001, caught_up=caught_up)]
+
+    (one,) = asyncio.run(main())
+    assert [flow.verdict for flow in one.flows] == [FlowVerdict.DROPPED if silent else FlowVerdict.FORWARDED]
+
+
+def test_a_source_of_flows_that_is_gone_cannot_be_waited_for(tmp_path: Path):
+    async def gone() -> None:
+        raise ClusterError("the lab is closed")
+
+    async def main() -> list[Observation]:
+        async with a_lab(tmp_path) as lab, asyncio.timeout(30):
+            return [one async for one in observe(LoopbackAgent(), [lab.probe()], lab.feed, grace=0.005, settle=0.001, caught_up=gone)]
+
+    (one,) = asyncio.run(main())
+    assert (one.result.ending, one.flows) == (Ending.ANSWERED, ())
+
+
 def test_a_dropped_probe_is_stopped_when_the_grace_is_over(tmp_path: Path):
     (one,) = run(tmp_path, lambda lab: [lab.probe(silent=True)], lambda lab: LoopbackAgent(lab.publishing(dropped)), grace=0.05)
     assert one.result.ending is Ending.STOPPED

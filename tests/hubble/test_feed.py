@@ -158,6 +158,34 @@ def test_a_loss_that_does_not_say_when_touches_what_is_under_way(tmp_path: Path)
     asyncio.run(run())
 
 
+def test_reaching_a_number_of_flows_waits_for_the_last_of_them(tmp_path: Path):
+    async def main() -> None:
+        async with feeding(tmp_path) as (store, feed):
+            await feed.reach(0, within=60)
+            store.publish(now_flow(1))
+            waiting = asyncio.create_task(feed.reach(2, within=60))
+            await feed.reach(1, within=60)
+            assert (feed.received, waiting.done()) == (1, False)
+            store.publish(now_flow(2))
+            await waiting
+            assert feed.received == 2
+
+    asyncio.run(main())
+
+
+def test_flows_that_were_overwritten_are_not_waited_for(tmp_path: Path):
+    async def main() -> None:
+        async with feeding(tmp_path) as (store, feed):
+            before = time.time_ns()
+            for number in range(2 * store.capacity):
+                store.publish(now_flow(number))
+            await feed.reach(store.seen_flows, within=60)
+            assert feed.received < store.seen_flows
+            assert feed.lost(before, time.time_ns())
+
+    asyncio.run(main())
+
+
 def test_a_stream_that_ends_is_said_and_the_feed_comes_back(tmp_path: Path):
     async def run() -> None:
         store = FlowStore(64)

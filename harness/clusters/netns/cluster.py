@@ -30,8 +30,10 @@ from harness.policy.options import DEFAULT_CILIUM
 from harness.probes.agent import AgentEvent
 
 _GRACE = 0.005
-_SETTLE = 0.5
-_START = 30.0
+_SETTLE = 0.1
+_START = 120.0
+"""Only for a lab that hangs: one that dies is noticed at once, and one on a busy machine may take its time."""
+_CATCH_UP = 30.0
 _END = 3.0
 _T = TypeVar("_T")
 
@@ -225,9 +227,9 @@ class _Connection(asyncio.Protocol):
                 raise ClusterError(f"the lab was not ready after {_START:.0f} s" + (f"; it said:\n{said}" if said else "")) from None
             self.about = answer.get()
             if options.flows:
-                self._observer = await Observer.connect(process.observer)
+                self._observer = await Observer.connect(process.observer, within=_START)
                 self._feed = FlowFeed(self._observer)
-                await self._feed.start()
+                await self._feed.start(within=_START)
                 if options.hubble_listen:
                     self._relay = await self._listen(options.hubble_listen)
         except BaseException:
@@ -252,10 +254,15 @@ class _Connection(asyncio.Protocol):
         agent = _LabAgent(self)
         self._agents.add(agent)
         try:
-            async for observation in observe(agent, plan, self._feed, grace=_GRACE, settle=_SETTLE):
+            async for observation in observe(agent, plan, self._feed, grace=_GRACE, settle=_SETTLE, caught_up=self._caught_up):
                 yield observation
         finally:
             self._agents.discard(agent)
+
+    async def _caught_up(self) -> None:
+        """Until every flow of the packets sent so far is here."""
+        if self._feed is not None:
+            await self._feed.reach(await self.call("published"), within=_CATCH_UP)
 
     async def close(self) -> None:
         if self._closed:

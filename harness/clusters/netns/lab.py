@@ -189,6 +189,14 @@ class Lab:
             **{f"node {name}": node.namespace.fd for name, node in self._topology.nodes.items()},
         }
 
+    def published(self) -> int:
+        """How many flows were told since the start, with those of every packet until now."""
+        if self._store is None:
+            return 0
+        while self._flows.read(self._logs):
+            pass
+        return self._store.seen_flows
+
     def counters(self) -> Mapping[str, int]:
         return {"logged": sum(log.logged for log in self._logs.values()), "lost": sum(log.losses for log in self._logs.values())}
 

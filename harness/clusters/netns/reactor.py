@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+_ROUNDS = 200
 
 Ready: TypeAlias = Callable[[], None]
 
@@ -39,9 +40,18 @@ class Reactor:
         self._epoll.close()
         self._callbacks.clear()
 
-    def poll(self) -> None:
-        """Call back for whatever is ready. The loop does so by itself; call it to have that now."""
-        for fd, _ in self._epoll.poll(0, 128):
+    def drain(self) -> None:
+        """Call back until nothing is ready any more: what has come is dealt with, however late we are. Bounded, lest a descriptor that
+        stays ready holds up everything."""
+        for _ in range(_ROUNDS):
+            if not self.poll():
+                return
+
+    def poll(self) -> bool:
+        """Call back for whatever is ready, and say if there was something. The loop does so by itself; call it to have that now."""
+        events = self._epoll.poll(0, 128)
+        for fd, _ in events:
             ready = self._callbacks.get(fd)
             if ready is not None:
                 ready()
+        return bool(events)

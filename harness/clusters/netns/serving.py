@@ -22,7 +22,7 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
         Lab.about, Lab.apply, Lab.counters, Lab.fault_close, Lab.fault_discard_flows, Lab.fault_lose_events, Lab.namespaces, Lab.prepare,
-        Lab.release, Lab.ruleset, Lab.run, Lab.status, Lab.stop,
+        Lab.published, Lab.release, Lab.ruleset, Lab.run, Lab.status, Lab.stop,
     )
 }  # fmt: skip
 """What may be called from the other side."""

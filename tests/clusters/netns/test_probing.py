@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from harness.model.flow import EventType
@@ -103,6 +105,26 @@ def test_a_thousand_probes_at_once_are_all_answered_and_each_has_its_flow(bench:
     assert {each.result.ending for each in seen} == {Ending.ANSWERED}
     assert all(any(flow.event_type == EventType.TRACE and flow.direction is Direction.INGRESS for flow in each.flows) for each in seen)
     assert bench.cluster.counters()["lost"] == 0
+
+
+HICCUPS = 'n=0; while [ $n -lt 6 ]; do n=$((n+1)); kill -STOP "$0"; sleep 0.15; kill -CONT "$0"; sleep 0.02; done'
+"""A machine so busy that it leaves the lab alone for longer than a probe may take and its flows to settle, again and again."""
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_a_busy_machine_neither_times_a_probe_out_nor_takes_its_flows(bench: Bench, shut: bool) -> None:
+    bench.deploy(PAIR)
+    if shut:
+        bench.apply(SHUT)
+    probes = [bench.probe("client", "server", timeout=0.1) for _ in range(1000)]
+    with subprocess.Popen(["sh", "-c", HICCUPS, str(bench.cluster.pid)]):
+        seen = bench.send(*probes)
+    if shut:
+        assert {each.result.ending for each in seen} <= {Ending.STOPPED, Ending.TIMEOUT}
+        assert all(any(flow.dropped for flow in each.flows) for each in seen)
+    else:
+        assert {each.result.ending for each in seen} == {Ending.ANSWERED}
+        assert all(any(flow.direction is Direction.INGRESS and flow.forwarded for flow in each.flows) for each in seen)
 
 
 @pytest.mark.parametrize("number", [1, 2])
