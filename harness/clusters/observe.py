@@ -205,7 +205,7 @@ class _Run:
         if self._feed is None or watch.probe.liveness:
             return
         self._unregister(watch)  # a second attempt has a socket of its own
-        watch.track = Track.of(event.five_tuple, event.time, watch.probe.alternatives)
+        watch.track = Track.of(event.five_tuple, event.time, watch.probe.alternatives, watch.probe.awaited)
         watch.registration = self._feed.register(watch.track.key, lambda flow: self._flow(watch, flow))
 
     def _ended(self, watch: _Watch, result: ProbeResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.cases.case import Action
 from harness.clusters.base import Cluster, Observation
@@ -13,7 +13,8 @@ from harness.engine.judge import Evidence, answered, judge
 from harness.engine.outcome import CheckResult, Judgement, Outcome
 from harness.engine.predict import Predictor, disagreement
 from harness.model.probe import Ending, Probe
-from harness.probes.plan import Planned, Stamp, again, plan, rounds
+from harness.model.traffic import Direction
+from harness.probes.plan import Exchange, Planned, Stamp, again, plan, rounds
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Prober:
     def run(self, checks: Sequence[Check], *, enforced_at: float, baseline: bool = False) -> list[CheckResult]:
         """The results, in the order of the checks. `enforced_at` is when the phase's policies were, by `clock`."""
         liveness = any(check.expectation.action is Action.DENY for check in checks)
-        wanted = {index: check.exchange for index, check in enumerate(checks) if check.exchange is not None}
+        wanted = {index: self._awaiting(check, check.exchange) for index, check in enumerate(checks) if check.exchange is not None}
         made = plan(wanted.values(), self.stamp, liveness=liveness)
         sent = self._send(dict(zip(wanted, made.exchanges, strict=True)), made.rounds, {})
         judged = {index: (self._evidence(check, sent, index, baseline=baseline), sent) for index, check in enumerate(checks)}
@@ -86,6 +87,20 @@ class Prober:
             self._result(check, judged[index][0], outcomes[index], judged[index][1].started - enforced_at)
             for index, check in enumerate(checks)
         ]
+
+    def _awaiting(self, check: Check, exchange: Exchange) -> Exchange:
+        """Where an answer alone does not decide, say which sides have more to tell: those that the model knows to enforce a policy.
+        That is where the deciding policy is named, and where audit mode shows."""
+        if check.expectation.by is None and "audit" not in self.cluster.capabilities.features:
+            return exchange
+        verdicts = [self.predictor.evaluator.verdict(each) for each in check.traffic if each.source != each.destination]
+        sides = {
+            side
+            for verdict in verdicts
+            for side, one in ((Direction.EGRESS, verdict.egress), (Direction.INGRESS, verdict.ingress))
+            if one.enforced
+        }
+        return replace(exchange, awaited=frozenset(sides))
 
     def _insist(
         self,

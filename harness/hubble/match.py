@@ -53,13 +53,17 @@ class Track:
     key: FlowKey
     destinations: frozenset[tuple[str, int]]
     started: int
+    awaited: frozenset[Direction] = frozenset()
 
     @classmethod
-    def of(cls, bound: FiveTuple, started: int, alternatives: Iterable[tuple[str, int]] = ()) -> Track:
-        """`bound` is what the client's socket is bound to and dials; `alternatives` are where a service may send it."""
+    def of(
+        cls, bound: FiveTuple, started: int, alternatives: Iterable[tuple[str, int]] = (), awaited: frozenset[Direction] = frozenset()
+    ) -> Track:
+        """`bound` is what the client's socket is bound to and dials; `alternatives` are where a service may send it; `awaited` the sides
+        whose policy verdict has to be there."""
         destinations = {(canonical(bound.destination), bound.destination_port)}
         destinations.update((canonical(address), port) for address, port in alternatives)
-        return cls(bound, flow_key(bound), frozenset(destinations), started)
+        return cls(bound, flow_key(bound), frozenset(destinations), started, awaited)
 
     def owns(self, flow: Flow, *, ended: int | None = None, skew: int = 0) -> bool:
         """Whether the flow is this probe's own. `ended` is None while the probe is under way; `skew` allows for clocks apart (ns)."""
@@ -85,18 +89,21 @@ class Track:
 
     def complete(self, flows: Sequence[Flow]) -> bool:
         """Whether these flows of an answered probe are all that is to come: it passed the last place, and where a proxy took it, the
-        proxy's record of the answer is there too; or a proxy denied it."""
-        redirected, recorded, passed = set(), set(), False
+        proxy's record of the answer is there too; or a proxy denied it. The source's node may tell later than the target's, so passing
+        the last place does not mean that the awaited sides have spoken."""
+        redirected, recorded, told, passed = set(), set(), set(), False
         for flow in flows:
             if flow.l7 is None:
                 passed = passed or self.final(flow)
+                if flow.event_type == EventType.POLICY_VERDICT:
+                    told.add(flow.direction)
                 if flow.verdict is FlowVerdict.REDIRECTED:
                     redirected.add(flow.direction)
             elif flow.dropped:
                 return True
             elif flow.l7.type == L7_RESPONSE:
                 recorded.add(flow.direction)
-        return passed and redirected <= recorded
+        return passed and redirected <= recorded and self.awaited <= told
 
 
 def forward(flow: Flow) -> tuple[FiveTuple, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.model.flow import FiveTuple
-from harness.model.traffic import Family, Protocol, Request
+from harness.model.traffic import Direction, Family, Protocol, Request
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,6 +47,8 @@ class Probe:
     alternatives: tuple[tuple[str, int], ...] = ()
     """Where a service may send the packet: (address, port) of each backend, target ports resolved. Flows towards them are the probe's
     too. Empty for a direct target."""
+    awaited: frozenset[Direction] = frozenset()
+    """The sides whose policy verdict is needed to judge an answer, so that it is waited for: flows of two nodes come in any order."""
 
 
 class Ending(StrEnum):

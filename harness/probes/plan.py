@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from harness.model.probe import Probe, Site
-from harness.model.traffic import Family, Protocol, Request, RequestKind
+from harness.model.traffic import Direction, Family, Protocol, Request, RequestKind
 
 ICMP_ECHO = 8
 ICMPV6_ECHO = 128
@@ -49,6 +49,7 @@ class Exchange:
     serve: str = "auto"
     source_address: str = ""
     lookup: Exchange | None = None
+    awaited: frozenset[Direction] = frozenset()
 
 
 LifeKey: TypeAlias = tuple[Site, str, Protocol, int]
@@ -99,6 +100,7 @@ class Stamp:
             source_address=exchange.source_address,
             liveness=liveness,
             alternatives=_alternatives(exchange),
+            awaited=exchange.awaited,
         )
 
 

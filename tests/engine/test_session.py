@@ -20,6 +20,7 @@ from harness.engine.settings import Settings
 from harness.errors import ClusterError, FlowsUnavailableError, Location, UsageError
 from harness.model.flow import LostEvents
 from harness.model.probe import Ending, Probe
+from harness.model.traffic import Direction
 
 WALK = """
     case: only the frontend reaches the backend
@@ -64,6 +65,20 @@ class Faulty(MemoryCluster):
 
     def probe(self, plan: Sequence[Probe]) -> Iterator[Observation]:
         return (changed for each in super().probe(plan) if (changed := self._fault(each)) is not None)
+
+
+class Watching(MemoryCluster):
+    """Remembers what it was asked to send."""
+
+    def __init__(self, *, audit: bool) -> None:
+        super().__init__()
+        self.sent: list[Probe] = []
+        if not audit:
+            self.capabilities = replace(self.capabilities, features=self.capabilities.features - {"audit"})
+
+    def probe(self, plan: Sequence[Probe]) -> Iterator[Observation]:
+        self.sent.extend(plan)
+        return super().probe(plan)
 
 
 class Run:
@@ -437,3 +452,13 @@ def test_the_policies_in_force_travel_as_text(load):
     texts = run.of(PoliciesApplied)[-1].policies
     assert set(texts) == {"CiliumNetworkPolicy/shop/deny", "CiliumNetworkPolicy/shop/backend"}
     assert "fromEndpoints:" in texts["CiliumNetworkPolicy/shop/backend"]
+
+
+@pytest.mark.parametrize("audit", [False, True])
+def test_the_sides_that_can_change_what_an_answer_means_are_waited_for(load, audit):
+    """Where a policy must be named, and where audit mode may have let it through: there the verdict of every enforcing side counts."""
+    cluster = Watching(audit=audit)
+    run = Run(cluster)
+    run.phase(load(WALK), "allow")
+    awaited = {probe.site.name: probe.awaited for probe in cluster.sent if not probe.liveness}  # the last phase's
+    assert awaited == {"shop/frontend": {Direction.INGRESS}, "shop/intruder": {Direction.INGRESS} if audit else frozenset()}

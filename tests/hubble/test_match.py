@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.hubble.convert import flow_to_proto
 from harness.hubble.feed import raw_keys
 from harness.hubble.match import Track, flow_key, forward, stops, touches
-from harness.model.flow import FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record, LostEvents
+from harness.model.flow import EventType, FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record, LostEvents
 from harness.model.traffic import Direction, Protocol
 from tests.hubble.flow_strategies import five_tuples, flows, quick
 from tests.hubble.observing import make_flow
@@ -132,6 +132,19 @@ def test_towards_a_service_address_is_not_the_final_hop():
     egress = {"direction": Direction.EGRESS, "destination": WORLD}
     assert not service.final(flow(**egress))
     assert service.final(flow(replace(BOUND, destination="203.0.113.9", destination_port=443), **egress))
+
+
+def test_an_awaited_side_has_to_speak_whichever_node_is_heard_first():
+    passed = flow(direction=Direction.INGRESS, event_type=EventType.POLICY_VERDICT)
+    verdict = flow(direction=Direction.EGRESS, event_type=EventType.POLICY_VERDICT)
+    trace = flow(direction=Direction.EGRESS, event_type=EventType.TRACE)
+    both = Track.of(BOUND, 0, awaited=frozenset(Direction))
+    assert TRACK.complete([passed])
+    assert not both.complete([passed])
+    assert not both.complete([passed, trace])
+    assert not both.complete([verdict])
+    assert both.complete([passed, verdict])
+    assert both.complete([verdict, passed])
 
 
 def test_a_redirected_connection_is_complete_with_the_proxys_record():
