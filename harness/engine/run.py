@@ -16,6 +16,8 @@ from harness.model.probe import Ending, Probe
 from harness.model.traffic import Direction
 from harness.probes.plan import Exchange, Planned, Stamp, again, plan, rounds
 
+_SHORTEST_WAIT = 0.01
+
 
 @dataclass(slots=True)
 class Memory:

@@ -7,13 +7,20 @@ from dataclasses import replace
 
 import pytest
 
-from harness.clusters.base import Observation
+from harness.cases.case import Phase
+from harness.clusters.base import Change, Observation
 from harness.clusters.memory.cluster import MemoryCluster
+from harness.engine.checks import checks
 from harness.engine.events import CheckFinished
 from harness.engine.outcome import CheckResult, Outcome
+from harness.engine.predict import Predictor, model_options
+from harness.engine.run import Memory, Prober
 from harness.engine.session import Session
 from harness.engine.settings import Settings
 from harness.model.probe import Ending, Probe
+from harness.model.traffic import Family
+from harness.policy.repository import Repository
+from harness.probes.plan import Stamp
 
 CASE = """
     case: it takes a while
@@ -82,6 +89,49 @@ def test_it_stays_as_it_was_when_the_time_is_up(allowed):
     assert result.judgement.outcome is Outcome.UNKNOWN
     assert result.enforced_after is None
     assert len(cluster.sent) > 2
+
+
+class Clock:
+    """Time that passes only where somebody pauses; each pause takes `factor` times as long as it should, as on a busy machine."""
+
+    def __init__(self, factor: float) -> None:
+        self.now = 0.0
+        self._factor = factor
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds * self._factor
+
+
+@pytest.mark.parametrize("factor", [1, 3, 1000])
+def test_nothing_is_sent_after_the_time_so_nothing_passes_by_it(load, factor: float):
+    case = load(CASE.format(within=", within: 2"))
+    cluster, clock = Slow(10_000), Clock(factor)
+    phase = next(each for each in case.phases if each.name == "allow")
+    placement = cluster.prepare(case)
+    predictor = Predictor(placement.state, Repository.empty(model_options(cluster.capabilities)))
+    times: list[float] = []
+
+    class Timed(Prober):
+        def _send(self, *arguments):
+            times.append(clock())
+            return super()._send(*arguments)
+
+    prober = Timed(cluster, Stamp.of("ab"), Memory(), predictor, True, clock, clock.pause)
+
+    def run(phase: Phase) -> CheckResult:
+        times.clear()
+        return prober.run(checks(case, phase.expectations, placement, families=frozenset(Family), timeout=1.0), enforced_at=0.0)[0]
+
+    assert run(case.phases[0]).judgement.outcome is Outcome.PASSED
+    cluster.apply(Change(apply=phase.apply))
+    result = run(phase)
+    assert result.judgement.outcome is Outcome.UNKNOWN
+    assert times[0] == 0.0
+    assert max(times) < 2
+    assert factor > 1 or max(times) > 1.9
 
 
 def test_what_holds_at_once_is_sent_once(allowed):
