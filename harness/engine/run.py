@@ -113,21 +113,30 @@ class Prober:
         *,
         baseline: bool,
     ) -> None:
-        """Send again what was promised within a time and does not hold yet, until it does or the time is up."""
+        """Send again what was promised within a time and does not hold yet, until it does or the time is up. What would be sent after
+        that proves nothing of the promise, so it is not sent."""
+
+        def left(index: int) -> float:
+            return (checks[index].expectation.within or 0.0) - (self.clock() - enforced_at)
+
         waits = [0.01, 0.02, 0.05, 0.1, 0.2]
         while not self.cluster.simulated:  # the model does not change its mind with time
-            now = self.clock() - enforced_at
-            pending = [
+            unsettled = [
                 index
                 for index, check in enumerate(checks)
                 if outcomes[index].outcome is not Outcome.PASSED
                 and check.exchange is not None
                 and not judged[index][0].baseline
-                and now < (check.expectation.within or 0.0)
+                and left(index) > 0
             ]
-            if not pending:
+            if not unsettled:
                 return
-            self.pause(waits.pop(0) if len(waits) > 1 else waits[0])
+            # The closer the end of the time, the shorter: the last try is still in it.
+            wait = waits.pop(0) if len(waits) > 1 else waits[0]
+            self.pause(min(wait, max(_SHORTEST_WAIT, min(map(left, unsettled)) / 2)))
+            pending = [index for index in unsettled if left(index) > 0]
+            if not pending:
+                continue
             fresh = {index: again(judged[index][1].planned[index], self.stamp) for index in pending}
             proofs = {id_: seen for index in pending for id_, seen in judged[index][1].observed.items() if seen.probe.liveness}
             sent = self._send(fresh, rounds(tuple(fresh.values())), proofs)
