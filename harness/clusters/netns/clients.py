@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.clusters.netns import speech
 from harness.clusters.netns.kernel import Namespace
+from harness.clusters.netns.ports import SourcePorts, Target
 from harness.clusters.netns.reactor import READ, WRITE, Reactor
 from harness.errors import ClusterError
 from harness.model.flow import FiveTuple
@@ -23,7 +24,6 @@ from harness.model.probe import Ending, Probe, ProbeResult, Site
 from harness.model.traffic import Family, Protocol
 from harness.probes.agent import AgentEvent, Bound
 
-_FIRST_PORT, _LAST_PORT = 20000, 60999
 _START_AT_ONCE = 24
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ECHO = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
@@ -81,7 +81,7 @@ class Clients:
         self._deadlines: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
-        self._next_port: dict[tuple[Namespace, Protocol], int] = {}
+        self._ports = SourcePorts()
         self._pings: set[Namespace] = set()
 
     def run(self, probes: Iterable[Probe]) -> None:
@@ -196,7 +196,7 @@ class Clients:
                 if protocol is Protocol.TCP:
                     # The handshake's last acknowledgement goes with the request.
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-                port = self._bind(sock, namespace, protocol, source, probe.port)
+                port = self._bind(sock, namespace, protocol, source, (probe.address, probe.port))
                 five = FiveTuple(protocol, source, port, probe.address, probe.port)
         except OSError:
             sock.close()
@@ -206,23 +206,16 @@ class Clients:
         self._emit(Bound(probe.id, five, running.started))
         return sock
 
-    def _bind(self, sock: socket.SocketType, namespace: Namespace, protocol: Protocol, source: str, avoid: int) -> int:
-        """The next port of the namespace's range: none comes again before all the others were used."""
-        key = (namespace, protocol)
-        port = self._next_port.get(key, _FIRST_PORT)
-        while True:
-            following = port + 1 if port < _LAST_PORT else _FIRST_PORT
-            self._next_port[key] = following
-            # From a port to itself, TCP would connect a socket to itself.
-            if port != avoid:
-                try:
-                    sock.bind((source, port))
-                except OSError as error:
-                    if error.errno != errno.EADDRINUSE:
-                        raise
-                else:
-                    return port
-            port = following
+    def _bind(self, sock: socket.SocketType, namespace: Namespace, protocol: Protocol, source: str, target: Target) -> int:
+        for port in self._ports.offer((namespace, protocol), target):
+            try:
+                sock.bind((source, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+        raise OSError(errno.EADDRNOTAVAIL, f"every port of this client has been used towards {target[0]} port {target[1]}")
 
     # Going on
 
