@@ -73,6 +73,11 @@ def _phase(
     expectations = tuple(expectation for _, expectation in written)
     if raw.otherwise is not None:
         expectations += otherwise(raw.otherwise, expectations, names, raw.table.place_of("otherwise").location)
+        if not expectations:
+            raise raw.table.place_of("otherwise").error(
+                f"`otherwise: {raw.otherwise}` finds nobody to ask: phase `{name}` expects nothing",
+                hint="it takes a pod as source, and a port that another endpoint or an external declares",
+            )
     phase = Phase(
         name=str(name),
         location=name.location,

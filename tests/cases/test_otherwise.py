@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ from harness.cases.expectations import names_of
 from harness.cases.grammar import parse_sentence
 from harness.cases.names import Names
 from harness.cases.otherwise import otherwise
-from harness.errors import Location
+from harness.errors import CaseError, Location
 from harness.model.traffic import Protocol
 from tests.cases.case_folder import Folder
 
@@ -138,3 +139,15 @@ def test_without_expectations_it_is_the_whole_world(folder: Folder):
     assert len(case.phases[0].expectations) == 4
     assert {each.action for each in case.phases[0].expectations} == {Action.DENY}
     assert {each.location.line for each in case.phases[0].expectations} == {12}
+
+
+@pytest.mark.parametrize("world", ["server: {}", "server: {ports: [8080]}", "client:\n  server:", "a: {hostNetwork: true, ports: [8080]}"])
+def test_a_closed_world_without_anybody_to_ask_is_a_mistake(folder: Folder, world: str):
+    with pytest.raises(CaseError, match="`otherwise: deny` finds nobody to ask: phase `closed` expects nothing") as raised:
+        folder.case(f"case: nobody\nendpoints:\n  {world}\nphases:\n  closed:\n    otherwise: deny\n")
+    assert raised.value.hint == "it takes a pod as source, and a port that another endpoint or an external declares"
+
+
+def test_what_is_written_may_leave_a_closed_world_nothing_to_add(folder: Folder):
+    text = "case: x\nendpoints:\n  a:\n  b: {ports: [80]}\nphases:\n  p:\n    expect: [allow: a -> b:80]\n    otherwise: deny\n"
+    assert [each.closed_world for each in folder.case(text).phases[0].expectations] == [False]
