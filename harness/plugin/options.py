@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,9 +123,8 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         if not place.startswith("ini"):
             repeat.append(f"--{'probe-timeout' if option.name == 'timeout' else option.name}={text}")
     for name in ("jsonl", "html"):
-        path = config.getoption(f"harness_{name}")
-        if path and (config.invocation_params.dir / path).is_dir():
-            raise UsageError(f"--harness-{name}: {path} is a folder", hint=f"name a file in it, such as {path.rstrip('/')}/report.{name}")
+        if path := config.getoption(f"harness_{name}"):
+            _check_writable(f"--harness-{name}", path, config.invocation_params.dir / path)
     allowed = {flag.name for flag in FLAGS if config.getoption(flag.dest)}
     repeat += [f"--{flag.name}" for flag in FLAGS if flag.name in allowed]
     keep = bool(config.getoption("harness_keep"))
@@ -143,6 +143,24 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         allow_clusterwide="allow-clusterwide" in allowed,
         repeat=tuple(repeat),
     )
+
+
+def _check_writable(option: str, given: str, path: Path) -> None:
+    """A report that cannot be written is better said before the run than after it. Writes nothing; missing folders are made later."""
+    there = path
+    try:
+        if path.is_dir():
+            raise UsageError(
+                f"{option}: {given} is a folder", hint=f"name a file in it, such as {given.rstrip('/')}/report.{option.rpartition('-')[2]}"
+            )
+        while not there.exists() and there != there.parent:
+            there = there.parent
+    except OSError as error:
+        raise UsageError(f"{option}: {given} cannot be written: {error.strerror}", hint="name a file in a folder of yours") from None
+    if there != path and not there.is_dir():
+        raise UsageError(f"{option}: {given} cannot be written: {there} is no folder", hint="name a file in a folder of yours")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option}: {given} cannot be written: no permission for {there}", hint="name a file in a folder of yours")
 
 
 def _given(option: Option, config: pytest.Config, environment: Mapping[str, str]) -> tuple[str, str]:

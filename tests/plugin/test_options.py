@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from harness.clusters.open import DEFAULT_CLUSTER
@@ -83,6 +85,25 @@ def test_a_report_cannot_be_a_folder(suite, resolved):
     suite.path.joinpath("out").mkdir()
     with pytest.raises(UsageError, match="--harness-html: out is a folder"):
         resolved("--harness-html=out")
+
+
+@pytest.mark.parametrize("report", ["html", "jsonl"])
+def test_a_report_that_cannot_be_written_is_said_before_the_run(suite, resolved, report):
+    suite.path.joinpath("notes").write_text("")
+    for path, why in (("notes/report", "notes is no folder"), ("x" * 300, "File name too long")):
+        with pytest.raises(UsageError, match=f"--harness-{report}: {path} cannot be written: .*{why}"):
+            resolved(f"--harness-{report}={path}")
+    resolved(f"--harness-{report}=new/folder/report")
+    assert not suite.path.joinpath("new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("path", ["locked/report.html", "locked/new/report.html", "locked.html"])
+def test_a_report_where_nothing_may_be_written_is_said_before_the_run(suite, resolved, path):
+    suite.path.joinpath("locked").mkdir(0o500)
+    suite.path.joinpath("locked.html").touch(0o400)
+    with pytest.raises(UsageError, match=f"--harness-html: {path} cannot be written: no permission for .*locked"):
+        resolved(f"--harness-html={path}")
 
 
 def test_a_port_alone_is_listened_at_on_this_machine_only(resolved):
