@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from tests.plugin.conftest import TYPO, WALK
 
+ROOT = Path(__file__).parents[2]
 CASE = "test_walk.yaml::only the client reaches the backend"
 NOT_OPENED = """
     import sys
@@ -134,3 +138,12 @@ def test_a_project_without_cases_pays_for_no_import_of_ours(suite):
         """
     )
     suite.spawn(cluster=None).assert_outcomes(passed=1)
+
+
+def test_a_path_that_does_not_exist_is_all_that_is_said_where_only_the_runtime_is_installed(monkeypatch):
+    """pytest reads tests/conftest.py then, and the development packages that it uses are not there."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # hypothesis brings a plugin of its own
+    script = "import sys; sys.modules['hypothesis'] = None; import pytest; sys.exit(pytest.main(['my-polices']))"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert run.stderr.strip() == "ERROR: file or directory not found: my-polices"
