@@ -21,7 +21,8 @@ class Tally:
         self.runs: list[RunStarted] = []
         self.checks: Counter[Outcome] = Counter()
         self.phases = 0
-        self.skipped = 0
+        self.skipped: Counter[str] = Counter()
+        """How many phases, by the reason."""
         self.disagreements: list[str] = []
         self.unproven: Counter[str] = Counter()
         self.uncovered: list[PolicyFinding] = []
@@ -41,7 +42,7 @@ class Tally:
                     self.phases += 1
                     self.uncovered += [finding for finding in event.findings if finding.kind == "uncovered"]
                 case PhaseSkipped():
-                    self.skipped += 1
+                    self.skipped[event.reason] += 1
                 case _:
                     pass
 
@@ -62,6 +63,8 @@ class Tally:
             yield from (plain(f"    {text}", "red") for text in self.disagreements[:_LISTED])
         if verbosity < 0:
             return
+        for reason, count in self.skipped.most_common(_LISTED):
+            yield plain(f"  skipped: {_number(count, 'phase')}: {reason}")
         if self.uncovered:
             policies = "policy" if len(self.uncovered) == 1 else "policies"
             yield plain(
@@ -91,7 +94,7 @@ class Tally:
 
     def _counts(self) -> str:
         parts = [f"{self.checks[outcome]} {outcome}" for outcome in Outcome if self.checks[outcome]]
-        skipped = f", {_number(self.skipped, 'phase')} skipped" if self.skipped else ""
+        skipped = f", {_number(self.skipped.total(), 'phase')} skipped" if self.skipped else ""
         return f"{_number(self.phases, 'phase')}, {_number(sum(self.checks.values()), 'check')} ({', '.join(parts) or 'none'}){skipped}"
 
 

@@ -128,6 +128,13 @@ def test_what_the_cluster_lacks_is_skipped_with_that_reason(suite):
     result.stdout.fnmatch_lines(["SKIPPED [[]1] test_walk.yaml:*: requires Cilium >=9.9; this is 1.20*"])
 
 
+def test_the_last_lines_say_why_phases_were_skipped_without_being_asked(suite):
+    suite.write(WALK.replace("phases:", 'requires: {cilium: ">=9.9"}\nphases:'))
+    result = suite.run()
+    result.assert_outcomes(skipped=3)
+    result.stdout.fnmatch_lines(["harness: cluster *, 3 phases skipped", "  skipped: 3 phases: requires Cilium >=9.9; this is 1.20*"])
+
+
 def test_a_policy_that_does_nothing_fails_its_phase_and_names_what_was_meant(suite):
     suite.write(WALK.replace("endpointSelector: {matchLabels: {app: backend}}", "endpointSelector: {matchLabels: {app: bakend}}"))
     result = suite.run()
