@@ -18,6 +18,8 @@ from harness.model.traffic import Direction
 from harness.model.verdict import Decision, DirectionVerdict, PolicyRef
 
 _KUBERNETES = "NetworkPolicy"
+_ALLOW_ANY = "allow-any-"
+"""How the rules begin that Cilium adds where no policy turns on default deny."""
 _NEAR = 0.75
 
 
@@ -106,6 +108,8 @@ def _admitted(egress: DirectionVerdict, ingress: DirectionVerdict, source: _Part
     if ingress.rules or egress.rules:
         widest = next((rule for rule in admitting if rule.policy.kind != "reserved"), None)
         if widest is None:
+            if any(rule.path.startswith(_ALLOW_ANY) for rule in admitting):
+                return _without_default_deny({Direction.EGRESS: egress, Direction.INGRESS: ingress}, policies)
             return "a rule that Cilium adds itself admits it (the node's own host reaches its pods)"
         written = next(
             (
@@ -132,6 +136,17 @@ def _admitted(egress: DirectionVerdict, ingress: DirectionVerdict, source: _Part
                 return f"{policy.ref} has `ingress: []`, which enforces nothing; to deny all, write `ingress: [{{}}]`"
     if not ingress.enforced and not egress.enforced:
         return f"nothing is enforced: no policy in force restricts ingress of {target.shown} or egress of {source.shown}"
+    return ""
+
+
+def _without_default_deny(verdicts: Mapping[Direction, DirectionVerdict], policies: Sequence[PolicyObject]) -> str:
+    """Policies that restrict, but were told not to turn on default deny: what no rule denies gets through."""
+    for policy in policies:
+        for spec, path in _specs(policy):
+            told = spec.get("enableDefaultDeny")
+            for side, verdict in verdicts.items():
+                if isinstance(told, Mapping) and told.get(side.value) is False and policy.ref in verdict.selecting:
+                    return f"{policy.ref} {path}says `enableDefaultDeny: {{{side}: false}}`, so what no rule denies is allowed; remove that, or state `allow:`"
     return ""
 
 

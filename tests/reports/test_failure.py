@@ -96,6 +96,12 @@ def phase(spec: str, expectation: str, *, name: str = "p") -> str:
             "it never gets to the ingress side: a policy of the other side drops it first; state `at: egress` or allow it there",
             id="the other side",
         ),
+        pytest.param(
+            ADMIT.replace("ingress:", "enableDefaultDeny: {ingress: false}, ingress:"),
+            "deny: stranger -> backend:8080",
+            "CiliumNetworkPolicy/shop/p says `enableDefaultDeny: {ingress: false}`, so what no rule denies is allowed; remove that, or state `allow:`",
+            id="no default deny",
+        ),
     ],
 )
 def test_the_likely_fix_is_one_sentence(spec, expectation, advice, ran):
