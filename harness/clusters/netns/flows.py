@@ -158,6 +158,10 @@ class _Event:
                 self.allowed(Direction.EGRESS)
             self.dropped(Direction.INGRESS, label.reason)
             return
+        if self._leaves and self._source.pod == self._destination.pod:
+            # Through its own service: no policy was asked, so none has a verdict.
+            self.traced(Direction.INGRESS, _TO_ENDPOINT)
+            return
         if self._leaves:
             self.allowed(Direction.EGRESS)
             if not self._arrives:

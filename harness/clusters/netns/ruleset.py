@@ -108,7 +108,10 @@ def base(*, ipv6: bool) -> str:
     for hook in _HOOKS:
         add("chain", hook, f"type filter hook {hook} priority filter;")
     # A pod that reaches itself through its own service skips policy, as in Cilium.
-    rule("forward", *replies, "ct status dnat iifname . oifname @hairpin accept", "iifname vmap @from_pod", "oifname vmap @to_pod")
+    itself = "ct status dnat iifname . oifname @hairpin"
+    rule(
+        "forward", *replies, f"{itself} ct state new jump new_forward", f"{itself} accept", "iifname vmap @from_pod", "oifname vmap @to_pod"
+    )
     discovery = ("icmpv6 type { 130-137, 143 } accept",) if ipv6 else ()
     rule("input", 'iifname "lo" accept', *discovery, *replies, "iifname vmap @from_pod")
     rule("output", 'oifname "lo" accept', *discovery, *replies, "oifname vmap @to_pod")

@@ -110,8 +110,10 @@ def test_a_service_leads_every_client_to_its_backend_and_policy_sees_the_backend
 def test_a_pod_reaches_itself_through_its_service_whatever_the_policy(bench: Bench) -> None:
     bench.deploy(PEERS)
     bench.apply("shut: {endpointSelector: {}, ingress: [{}], egress: [{}]}")
-    seen = bench.try_("server", "service:default/web", 80, servers=("default/server",))
+    seen = bench.try_("server", "service:default/web", 80, servers=("default/server",), backends=[(bench.address("server"), 8080)])
     assert (seen.result.ending, seen.result.server) == (Ending.ANSWERED, "default/server")
+    # No policy was asked, so none says anything; but that it was forwarded is told.
+    assert [(flow.event_type, flow.direction, flow.forwarded) for flow in seen.flows] == [(EventType.TRACE, Direction.INGRESS, True)]
 
 
 def test_a_service_takes_turns_over_its_backends(bench: Bench) -> None:
