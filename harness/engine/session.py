@@ -215,10 +215,14 @@ class Session:
         results = current.prober.run(found, enforced_at=current.enforced_at, baseline=phase.baseline)
         for result in results:
             self._emit(CheckFinished(case=case.name, phase=phase.name, result=result, replayed=replayed))
+        # What the cluster lacks is left out check by check; where that leaves none, the phase has shown nothing.
+        nothing = "nothing was sent: the cluster lacks what every expectation needs" if phase.expectations and not results else ""
+        outcome = _outcome(results, findings)
         finished = PhaseFinished(
             case=case.name,
             phase=phase.name,
-            outcome=_outcome(results, findings),
+            outcome=Outcome.UNKNOWN if nothing and outcome is Outcome.PASSED else outcome,
+            error=nothing,
             seconds=time.monotonic() - started,
             findings=findings,
             checks=len(results),

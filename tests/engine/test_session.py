@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cases.case import Case
+from harness.cases.case import Case, Requirements
 from harness.cases.expectations import parse_expectation
 from harness.clusters.base import Change, Observation
 from harness.clusters.memory.cluster import MemoryCluster
@@ -462,3 +462,22 @@ def test_the_sides_that_can_change_what_an_answer_means_are_waited_for(load, aud
     run.phase(load(WALK), "allow")
     awaited = {probe.site.name: probe.awaited for probe in cluster.sent if not probe.liveness}  # the last phase's
     assert awaited == {"shop/frontend": {Direction.INGRESS}, "shop/intruder": {Direction.INGRESS} if audit else frozenset()}
+
+
+def test_a_phase_that_sent_nothing_has_not_passed(load):
+    """Its derived requirements see to it that it is skipped; should they ever miss something, it must not turn green."""
+    case = load("""
+        case: over six
+        endpoints:
+          client: {labels: {app: client}}
+          server: {labels: {app: server}, ports: [8080]}
+        phases:
+          baseline:
+            - {allow: "client -> server:8080", family: ipv6}
+    """)
+    case = replace(case, phases=tuple(replace(phase, requires=Requirements()) for phase in case.phases))
+    run = Run(Watching(audit=False))
+    run.cluster.capabilities = replace(run.cluster.capabilities, features=run.cluster.capabilities.features - {"ipv6"})
+    finished = run.phase(case, "baseline")
+    assert (finished.outcome, finished.checks) == (Outcome.UNKNOWN, 0)
+    assert "nothing was sent" in finished.error
