@@ -9,6 +9,7 @@ from harness.clusters.netns import ruleset
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.nftables import Ruleset
 from harness.clusters.netns.ruleset import Compiled, Forwarding, Range
+from harness.errors import ClusterError
 from harness.model.traffic import Direction
 from harness.policy.map import DirectionPolicy, EndpointPolicy
 
@@ -39,15 +40,21 @@ class NodeFilter:
     def __init__(self, namespace: Namespace, owner: str, *, ipv6: bool) -> None:
         self._ruleset = Ruleset(namespace, owner)
         self._state = _State()
+        self._abandoned: dict[str, Compiled] = {}
         self._names = 0
         self._services = 0
         self._ruleset.run("\n".join((ruleset.base(ipv6=ipv6), *ruleset.labels(0))))
 
     def change(self, wanted: Wanted) -> None:
-        """Enforce this from now on; packets see the whole change or nothing of it."""
+        """Enforce this from now on; packets see the whole change or nothing of it.
+
+        The kernel is not quite that strict with what a transaction creates or deletes: a packet on its way may be sent to a new chain and
+        find it empty, or look into a map that is gone. So new chains and maps are made before, where nobody is sent to them yet, and
+        old ones are deleted with the next change, when no packet is left in them.
+        """
         state = _State()
+        made: list[str] = []
         first: list[str] = []
-        last: list[str] = []
         for name, version in (("peer4", "."), ("peer6", ":")):
             state.peers[name] = {address: str(identity) for address, identity in wanted.peers.items() if version in address}
             first.extend(ruleset.change_elements(name, self._state.peers[name], state.peers[name]))
@@ -65,12 +72,17 @@ class NodeFilter:
                 content = bound.get(id(policy))
                 if content is None or content.direction is not direction:
                     content = bound[id(policy)] = ruleset.compiled(policy, direction)
-                state.bindings[binding][f'"{link}"'] = f"jump {self._named(content, state, first)}"
+                state.bindings[binding][f'"{link}"'] = f"jump {self._named(content, state, made)}"
             first.extend(ruleset.change_elements(binding, self._state.bindings[binding], state.bindings[binding]))
-        for content, name in self._state.policies.items():
-            if content not in state.policies:
-                last.extend(ruleset.delete_policy(name, content))
-        self._ruleset.run("\n".join((*first, *last, *ruleset.labels(wanted.revision))))
+        if made:
+            self._ruleset.run("\n".join(made))
+        last = [command for name, content in self._abandoned.items() for command in ruleset.delete_policy(name, content)]
+        try:
+            self._ruleset.run("\n".join((*first, *last, *ruleset.labels(wanted.revision))))
+        except ClusterError:
+            self._abandoned |= {name: content for content, name in state.policies.items() if content not in self._state.policies}
+            raise
+        self._abandoned = {name: content for content, name in self._state.policies.items() if content not in state.policies}
         self._state = state
 
     def _named(self, content: Compiled, state: _State, commands: list[str]) -> str:

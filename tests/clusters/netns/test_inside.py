@@ -1,4 +1,4 @@
-"""What only shows inside the lab: connections that are held open, and a lab without root."""
+"""What only shows inside the lab: connections that are held open, changes under traffic, and a lab without root."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.clusters.netns.conftest import require_lab
 from tests.clusters.netns.inside import NOBODY
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "tests.clusters.netns.inside", *arguments], capture_output=True, text=True, check=False)
+def run(*arguments: str, module: str = "inside") -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", f"tests.clusters.netns.{module}", *arguments], capture_output=True, text=True, check=False)
     if done.stderr.startswith("forbidden"):
         pytest.skip(
             f"an unprivileged user may not make namespaces here ({done.stderr.strip()}); `sysctl -w kernel.unprivileged_userns_clone=1`"
@@ -46,3 +46,11 @@ def test_a_lab_needs_no_root() -> None:
     assert seen["euid"] == 0, "root of its own user namespace"
     assert os.geteuid() != NOBODY
     check(seen)
+
+
+def test_no_packet_slips_through_a_change_of_policies_or_gets_lost_in_it() -> None:
+    """The old policies and the new agree on these packets, so there is no moment at which one of them may fare otherwise."""
+    require_lab()
+    seen = run(module="inside_changes")
+    assert seen["sent"] > 100
+    assert (seen["lost"], seen["leaked"]) == (0, 0)
