@@ -123,7 +123,7 @@ def _rule_check(peers: str) -> Check:
     return record({peers: array(_peer_check), "ports": array(_network_port_check)})
 
 
-_SPEC = record({
+NETWORK_POLICY_SPEC = record({
     "podSelector": _selector_check,
     "policyTypes": array(string(enum=("Ingress", "Egress")), max_items=2),
     "ingress": array(_rule_check("from")),
@@ -134,7 +134,7 @@ _SPEC = record({
 def parse_knp(spec: Any, ref: PolicyRef, options: Options) -> tuple[Rule, ...]:
     """The rules of a NetworkPolicy's spec, one per peer. Raises Refusal."""
     spec = {} if spec is None else spec
-    problem = _SPEC(spec, "spec")
+    problem = NETWORK_POLICY_SPEC(spec, "spec")
     if problem is not None:
         raise Refusal(PolicyStage.SCHEMA, *problem)
     ingress = list(_rules(spec.get("ingress") or (), Direction.INGRESS, ref, options))

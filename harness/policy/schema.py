@@ -1,11 +1,14 @@
 """Structural schemas, as an API server applies them to custom resources: types, required keys, enums, patterns, sizes, oneOf and anyOf.
 
-Small on purpose: just what Cilium's CRDs use. Unknown fields are dropped silently there, so they are ignored here; null counts as absent.
+Small on purpose: just what Cilium's CRDs use. A server drops unknown fields silently unless it is asked to be strict, so checks ignore them
+and `unknown_field` finds them; null counts as absent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -17,6 +20,36 @@ Problem: TypeAlias = tuple[str, str]
 """Where, and what is wrong."""
 Check: TypeAlias = Callable[[Any, str], Problem | None]
 """Looks at a value at a path; the first problem or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownField:
+    """A field that no schema has. `path` ends with its name, `known` are the names that might have been meant."""
+
+    path: str
+    name: str
+    known: tuple[str, ...]
+
+
+class _Found(Exception):  # noqa: N818 -- no error: the way out of a nested check
+    def __init__(self, field: UnknownField) -> None:
+        super().__init__(field.path)
+        self.field = field
+
+
+_STRICT: ContextVar[bool] = ContextVar("strict", default=False)
+
+
+def unknown_field(check: Check, value: object, path: str) -> UnknownField | None:
+    """The first field of the value that the check's schema does not have. A value that the check refuses anyway may give None."""
+    token = _STRICT.set(True)
+    try:
+        check(value, path)
+    except _Found as found:
+        return found.field
+    finally:
+        _STRICT.reset(token)
+    return None
 
 
 def type_name(value: object) -> str:
@@ -176,6 +209,10 @@ def record(
     def check(value: Any, path: str) -> Problem | None:
         if not isinstance(value, Mapping):
             return _wrong_type(value, path, "object")
+        if _STRICT.get():
+            for name in value:
+                if name not in fields:
+                    raise _Found(UnknownField(f"{path}.{name}".removeprefix("."), str(name), tuple(fields)))
         for name in required:
             if value.get(name) is None:
                 return f"{path}.{name}", "Required value"
