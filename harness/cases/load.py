@@ -13,13 +13,14 @@ from harness.cases.resolve import resolve_case
 from harness.cases.source import read_source
 from harness.errors import CaseError, Location
 
-CASE_FILES = "test_*.yaml"
+CASE_FILES = ("test_*.yaml", "test_*.yml")
 
 
-def load_cases(path: Path, *, manifests: Manifests | None = None) -> list[Case]:
+def load_cases(path: Path, *, manifests: Manifests | None = None, may_expect_nothing: bool = False) -> list[Case]:
     """The cases of a file, in order. Raises CaseError or PolicyFileError at the first mistake; nothing has been provisioned then.
 
-    `manifests` may be shared between files, so that each manifest is read once.
+    `manifests` may be shared between files, so that each manifest is read once. `may_expect_nothing` is for Python tests, which
+    take the endpoints from a case and check by themselves; anywhere else a case without an expectation would always be green.
     """
     source = read_source(path)
     manifests = manifests or Manifests()
@@ -31,7 +32,13 @@ def load_cases(path: Path, *, manifests: Manifests | None = None) -> list[Case]:
             raise model.case.error(
                 f"case `{model.case}` stands in this file twice, first in line {first}", hint="rename one: it is part of the pytest node id"
             )
-        cases[str(model.case)] = resolve_case(model, path.parent, manifests)
+        case = resolve_case(model, path.parent, manifests)
+        if not may_expect_nothing and not any(phase.expectations or phase.inert or phase.rejected for phase in case.phases):
+            raise model.case.error(
+                f"case `{model.case}` expects nothing, so it would pass whatever happens",
+                hint="give a phase expectations: `expect: [{allow: client -> server:8080}]`",
+            )
+        cases[str(model.case)] = case
     if not cases:
         raise CaseError("there is no case in this file", location=Location(source.file, 1), hint="a case begins with `case: its name`")
     return list(cases.values())
@@ -42,4 +49,4 @@ def find_case_files(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
         return
-    yield from sorted(each for each in root.rglob(CASE_FILES) if each.is_file())
+    yield from sorted(each for pattern in CASE_FILES for each in root.rglob(pattern) if each.is_file())

@@ -1,4 +1,4 @@
-"""What is wrong or noteworthy about a phase's policies themselves: refused, inert, not as declared, uncovered. Pure."""
+"""What is wrong or noteworthy about a phase's policies themselves: refused, inert, idle, not as declared, uncovered. Pure."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def _one(phase: Phase, ref: PolicyRef, status: PolicyStatus) -> Iterator[PolicyF
     elif inert and not status.inert:
         selects = f"; it selects {', '.join(status.selects)}" if status.selects else ""
         yield finding("not-inert", f"is declared inert, but it does something{selects}")
+    for each in status.idle:
+        yield PolicyFinding(ref, "idle", f"has a deny rule that denies nobody: {each}", where, fails=False)
 
 
 def not_covered(phase: Phase, refs: Iterable[PolicyRef]) -> tuple[PolicyFinding, ...]:

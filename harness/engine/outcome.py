@@ -51,12 +51,12 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFinding:
-    """Something wrong or noteworthy about a policy itself: inert, rejected, not as declared, uncovered."""
+    """Something wrong or noteworthy about a policy itself: inert, rejected, idle, not as declared, uncovered."""
 
     ref: PolicyRef
     kind: str
-    """inert | rejected | not-inert | not-rejected | uncovered"""
+    """inert | rejected | not-inert | not-rejected | idle | uncovered"""
     message: str
     location: Location
     fails: bool
-    """Whether the phase fails by it (uncovered does not)."""
+    """Whether the phase fails by it (idle and uncovered do not)."""

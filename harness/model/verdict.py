@@ -145,9 +145,11 @@ class PolicyStatus:
     """How a policy stands in a cluster.
 
     `error`: refused. `selects`: what it selects there (`ns/pod` or node names). `inert` says why it does nothing at all, else ''.
+    `idle`: one line for each of its deny rules that denies nobody there, where the policy as a whole does something.
     """
 
     ref: PolicyRef
     error: PolicyError | None = None
     selects: tuple[str, ...] = field(default=())
     inert: str = ""
+    idle: tuple[str, ...] = ()

@@ -42,7 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix != ".yaml" or not (file_path.name.startswith("test_") or parent.session.isinitpath(file_path)):
+    from harness.plugin.options import CASE_SUFFIXES
+
+    if file_path.suffix not in CASE_SUFFIXES or not (file_path.name.startswith("test_") or parent.session.isinitpath(file_path)):
         return None
     from harness.plugin.collect import CaseFile
 

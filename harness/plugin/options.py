@@ -32,6 +32,7 @@ class Option:
         return self.dest.upper()
 
 
+CASE_SUFFIXES = (".yaml", ".yml")
 OPTIONS = (
     Option(
         "cluster", "NAME", "where the cases run: netns (a lab on this machine, the default), memory (the policy model only), kind, existing"
@@ -80,7 +81,7 @@ def as_typed(config: pytest.Config, nodeid: str) -> str:
 def is_phase(nodeid: str) -> bool:
     """Whether it is `FILE.yaml::CASE::PHASE`."""
     file, _, rest = nodeid.partition("::")
-    return file.endswith(".yaml") and "::" in rest
+    return file.endswith(CASE_SUFFIXES) and "::" in rest
 
 
 def declare(parser: pytest.Parser) -> None:

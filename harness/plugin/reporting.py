@@ -11,7 +11,7 @@ import pytest
 
 from harness.plugin.carry import ACCOUNT, COMMAND, OPENING, UNKNOWN, events_of
 from harness.plugin.failure import FailureText
-from harness.plugin.options import as_typed, is_phase, resolve
+from harness.plugin.options import CASE_SUFFIXES, as_typed, is_phase, resolve
 
 if TYPE_CHECKING:
     from harness.engine.events import Event
@@ -89,7 +89,7 @@ class Reporting:
     # What reports carry
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed and report.nodeid.endswith(".yaml"):
+        if report.failed and report.nodeid.endswith(CASE_SUFFIXES):
             self.mistakes.append(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)

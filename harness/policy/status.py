@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.model.labels import ANY, K8S, NAMESPACE_LABEL, RESERVED, Label
 from harness.model.verdict import PolicyRef, PolicyStatus
@@ -28,7 +28,8 @@ def policy_status(ref: PolicyRef, repository: Repository, subjects: Subjects) ->
     if error is not None:
         # An earlier version is still enforced; the object as it stands is not.
         return PolicyStatus(ref, error, selects, f"refused ({error.stage.value}): {error.message}")
-    return PolicyStatus(ref, None, selects, _inert(policy, selected, subjects))
+    inert = _inert(policy, selected, subjects)
+    return PolicyStatus(ref, None, selects, inert, () if inert else tuple(_idle(policy, selected, subjects)))
 
 
 def _names_reserved(selector: LabelSelector) -> bool:
@@ -49,6 +50,19 @@ def _inert(policy: Policy, selected: Sequence[Subject], subjects: Subjects) -> s
             return ""
         reasons.append(f"{rule.ref.path} {_adds_nothing(resolved[rule.ref])}")
     return "; ".join([*policy.remarks, *reasons, "and it turns on no default deny"])
+
+
+def _idle(policy: Policy, selected: Sequence[Subject], subjects: Subjects) -> Iterator[str]:
+    """Deny rules that deny nobody. An allow rule that allows nobody is noticed by whoever expects to get through; nobody misses a deny
+    where something else, mostly a default deny, happens to stop the same packets."""
+    resolved = {rule.ref: rule for rule in subjects.rules}
+    for rule in policy.rules:
+        if (
+            rule.deny
+            and any(subjects.selected_by(rule, subject) for subject in selected)
+            and not _adds_entries(resolved[rule.ref], subjects)
+        ):
+            yield f"{rule.ref.path} {_adds_nothing(resolved[rule.ref])}"
 
 
 def _adds_entries(rule: Rule, subjects: Subjects) -> bool:

@@ -26,6 +26,8 @@ class Tally:
         self.disagreements: list[str] = []
         self.unproven: Counter[str] = Counter()
         self.uncovered: list[PolicyFinding] = []
+        self.idle: dict[PolicyFinding, None] = {}
+        """Deny rules that deny nobody, each once however many phases keep the policy."""
 
     def hear(self, told: Told) -> None:
         for event in told.events:
@@ -41,6 +43,7 @@ class Tally:
                 case PhaseFinished() if not event.replayed:
                     self.phases += 1
                     self.uncovered += [finding for finding in event.findings if finding.kind == "uncovered"]
+                    self.idle.update((finding, None) for finding in event.findings if finding.kind == "idle")
                 case PhaseSkipped():
                     self.skipped[event.reason] += 1
                 case _:
@@ -65,6 +68,8 @@ class Tally:
             return
         for reason, count in self.skipped.most_common(_LISTED):
             yield plain(f"  skipped: {_number(count, 'phase')}: {reason}")
+        for finding in list(self.idle)[: None if full else _LISTED]:
+            yield plain(f"  {finding.location}: {finding.ref} {finding.message}", "yellow")
         if self.uncovered:
             policies = "policy" if len(self.uncovered) == 1 else "policies"
             yield plain(

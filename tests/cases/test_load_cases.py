@@ -127,7 +127,7 @@ def test_case_files_are_found_below_a_folder_in_order(folder: Folder):
     for name in ("b/test_z.yaml", "test_a.yaml", "b/c/test_y.yaml", "b/other.yaml", "b/test_x.yml", "b/test_code.py"):
         folder.write(name, "")
     found = [str(each.relative_to(folder.path)) for each in find_case_files(folder.path)]
-    assert found == ["b/c/test_y.yaml", "b/test_z.yaml", "test_a.yaml"]
+    assert found == ["b/c/test_y.yaml", "b/test_x.yml", "b/test_z.yaml", "test_a.yaml"]
 
 
 def test_a_file_that_is_named_is_a_case_file(folder: Folder):

@@ -151,3 +151,11 @@ def test_a_closed_world_without_anybody_to_ask_is_a_mistake(folder: Folder, worl
 def test_what_is_written_may_leave_a_closed_world_nothing_to_add(folder: Folder):
     text = "case: x\nendpoints:\n  a:\n  b: {ports: [80]}\nphases:\n  p:\n    expect: [allow: a -> b:80]\n    otherwise: deny\n"
     assert [each.closed_world for each in folder.case(text).phases[0].expectations] == [False]
+
+
+def test_a_case_that_expects_nothing_is_a_mistake(folder: Folder):
+    policy = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p}, spec: {endpointSelector: {}, ingress: []}}"
+    text = f"case: x\nendpoints: {{a: {{}}}}\nphases:\n  p:\n    policies: [{policy}]\n"
+    with pytest.raises(CaseError, match="case `x` expects nothing, so it would pass whatever happens"):
+        folder.case(text)
+    assert folder.case(text + "    rejected: [p]\n").phases[0].rejected

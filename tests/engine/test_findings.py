@@ -70,3 +70,12 @@ def test_a_policy_of_an_earlier_phase_can_be_declared_too():
 def test_only_policies_that_do_something_can_be_covered():
     assert effective(phase(), {REF: WORKS}) == (REF,)
     assert effective(phase(), {REF: REFUSED}) == effective(phase(), {REF: INERT}) == ()
+
+
+def test_a_deny_rule_that_denies_nobody_is_told_and_fails_nothing():
+    (finding,) = standing(phase(), {REF: PolicyStatus(REF, selects=("shop/backend",), idle=("ingressDeny[0] selects no peer",))})
+    assert (finding.kind, finding.fails, finding.message) == (
+        "idle",
+        False,
+        "has a deny rule that denies nobody: ingressDeny[0] selects no peer",
+    )

@@ -42,6 +42,13 @@ def test_other_yaml_is_left_alone_unless_it_is_named(suite):
     assert "values.yaml::only the client reaches the backend::deny" in result.outlines
 
 
+def test_a_case_file_may_end_in_yml(suite):
+    suite.write(name="test_short.yml")
+    result = suite.run("-q", "test_short.yml::only the client reaches the backend::deny")
+    assert result.parseoutcomes() == {"passed": 1}
+    assert "test_short.yml::only the client reaches the backend::deny" in suite.run("--collect-only", "-q").outlines
+
+
 def test_files_outside_the_root_directory_keep_their_names(suite, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for name, text in (("test_walk.yaml", WALK), ("test_typo.yaml", TYPO)):

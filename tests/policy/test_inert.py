@@ -131,3 +131,16 @@ def test_cilium_s_own_endpoints_count_only_where_they_are_meant() -> None:
     found = status(left_over, C)
     assert found.selects == ()
     assert found.inert == "selects no endpoint of the cluster: no pod has app DoesNotExist"
+
+
+def test_a_deny_rule_that_selects_nobody_is_idle_where_the_rest_of_the_policy_works() -> None:
+    found = status(cnp(ingress=[{}], ingressDeny=[{"fromEndpoints": [app("nobody")]}]))
+    assert found.inert == ""
+    (line,) = found.idle
+    assert "ingressDeny[0]" in line
+    assert "selects no peer that exists" in line
+    assert "nobody" in line
+
+
+def test_a_deny_rule_that_denies_somebody_is_not_idle_nor_an_allow_that_selects_nobody() -> None:
+    assert status(cnp(ingressDeny=[{"fromEndpoints": [app("a")]}], ingress=[{"fromEndpoints": [app("nobody")]}])).idle == ()
