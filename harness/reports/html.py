@@ -20,6 +20,7 @@ from harness.reports.listener import Told
 from harness.reports.tally import Tally
 
 SKIPPED = "skipped"
+_RANKED = (str(Outcome.FAILED), str(Outcome.UNKNOWN), str(Outcome.PASSED), SKIPPED)
 EVIDENCE_SHOWN = 200
 """Passed checks of one phase that are told with their evidence; more would make the page heavy. Others always are."""
 
@@ -77,7 +78,10 @@ class PhaseView:
 
 @dataclass(slots=True)
 class CaseView:
+    """A case, or one Python test: `test` is its name then, for parametrised ones share a case's name."""
+
     name: str
+    test: str = ""
     phases: list[PhaseView] = field(default_factory=list)
 
     @property
@@ -96,9 +100,10 @@ class HtmlReport:
 
     def hear(self, told: Told) -> None:
         self._tally.hear(told)
-        file = told.nodeid.partition("::")[0]
+        file, _, name = told.nodeid.partition("::")
+        test = name if file.endswith(".py") else ""
         for case, phase, events in _phases(told.events):
-            view = self._files.setdefault(file, {}).setdefault(case, CaseView(case))
+            view = self._files.setdefault(file, {}).setdefault(f"{test}::{case}", CaseView(case, test))
             view.phases.append(_phase_view(told, phase, events))
 
     def close(self) -> None:
@@ -107,11 +112,11 @@ class HtmlReport:
         )
         phases = Counter(phase.outcome for cases in self._files.values() for case in cases.values() for phase in case.phases)
         page = environment.get_template("report.html.j2").render(
-            files=dict(sorted(self._files.items())),  # workers tell them in any order
+            files={file: _worst_first(cases.values()) for file, cases in sorted(self._files.items(), key=_by_outcome)},
             tally=self._tally,
             runs=self._tally.runs,
             phases=phases,
-            order=(*(str(each) for each in (Outcome.FAILED, Outcome.UNKNOWN, Outcome.PASSED)), SKIPPED),
+            order=_RANKED,
             began=self._began,
             version=harness.__version__,
         )
@@ -220,7 +225,20 @@ def _nowhere(policy: PolicyRef) -> str:
     return ""
 
 
+def _by_outcome(file: tuple[str, dict[str, CaseView]]) -> tuple[bool, str]:
+    """What failed or is unknown stands above the rest; else by name, for workers tell them in any order."""
+    name, cases = file
+    return _is_good(_worst(case.outcome for case in cases.values())), name
+
+
+def _worst_first(cases: Iterable[CaseView]) -> list[CaseView]:
+    return sorted(cases, key=lambda case: _is_good(case.outcome))
+
+
+def _is_good(outcome: str) -> bool:
+    return outcome in (str(Outcome.PASSED), SKIPPED)
+
+
 def _worst(outcomes: Iterable[str]) -> str:
     found = set(outcomes)
-    ranked = (str(Outcome.FAILED), str(Outcome.UNKNOWN), str(Outcome.PASSED), SKIPPED)
-    return next((each for each in ranked if each in found), SKIPPED)
+    return next((each for each in _RANKED if each in found), SKIPPED)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.engine.events import PhaseFinished, PhaseSkipped
+from harness.engine.outcome import Outcome
 from harness.reports.html import EVIDENCE_SHOWN, HtmlReport
 from harness.reports.listener import Told
 
@@ -120,3 +122,40 @@ def test_a_very_large_phase_keeps_the_page_small_and_says_what_is_left_out(page)
         whole=True,
     )
     assert f"and {300 - EVIDENCE_SHOWN} more that passed, left out of this page" in found.text
+
+
+@pytest.fixture
+def outline(tmp_path: Path):
+    """The page on phases of which only the outcome is known."""
+
+    def write(*told: tuple[str, str, str, str]) -> str:
+        report = HtmlReport(tmp_path / "report.html")
+        for nodeid, case, phase, outcome in told:
+            skipped = PhaseSkipped(case=case, phase=phase, reason="needs ipv6")
+            event = skipped if outcome == "skipped" else PhaseFinished(case=case, phase=phase, outcome=Outcome(outcome), seconds=0.1)
+            report.hear(Told(nodeid, [event]))
+        report.close()
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return write
+
+
+def test_what_failed_stands_above_what_passed(outline):
+    text = outline(
+        ("test_a.yaml::good::p", "good", "p", "passed"),
+        ("test_b.yaml::fine::p", "fine", "p", "passed"),
+        ("test_b.yaml::wrong::p", "wrong", "p", "failed"),
+        ("test_c.yaml::unsure::p", "unsure", "p", "unknown"),
+    )
+    names = ("test_b.yaml", "wrong", "fine", "test_c.yaml", "unsure", "test_a.yaml", "good")
+    assert [text.index(name) for name in names] == sorted(text.index(name) for name in names)
+
+
+def test_python_tests_that_share_a_case_are_told_apart(outline):
+    text = outline(("test_x.py::test_it[1]", "shop", "p", "passed"), ("test_x.py::test_it[2]", "shop", "p", "failed"))
+    assert text.index("test_it[2]") < text.index("test_it[1]")
+
+
+def test_the_reason_of_a_skip_is_seen_without_unfolding(outline):
+    (row,) = re.findall("<summary>(.*?)</summary>", outline(("test_a.yaml::x::p", "x", "p", "skipped")), re.DOTALL)
+    assert "needs ipv6" in row
