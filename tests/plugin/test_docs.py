@@ -8,22 +8,13 @@ from pathlib import Path
 from harness.plugin.options import OPTIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
-BACKEND = """\
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: backend}
-spec:
-  endpointSelector: {matchLabels: {app: backend}}
-  ingress:
-    - fromEndpoints: [{matchLabels: {app: frontend}}]
-"""
 
 
 def test_the_examples_pass_as_they_stand(suite):
     text = (DOCS / "python-tests.md").read_text()
     blocks = re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert [name for name, _ in blocks] == ["test_backend.py", "test_ports.py", "cases/test_shop.yaml"]
-    for name, body in [*blocks, ("backend.yaml", BACKEND)]:
+    assert [name for name, _ in blocks] == ["test_backend.py", "backend.yaml", "test_ports.py", "cases/test_shop.yaml"]
+    for name, body in blocks:
         suite.write(body, name)
     suite.run("test_backend.py", "test_ports.py").assert_outcomes(passed=3)
 

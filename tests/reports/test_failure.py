@@ -55,6 +55,22 @@ def phase(spec: str, expectation: str, *, name: str = "p") -> str:
             id="another namespace, in Kubernetes' own policy",
         ),
         pytest.param(
+            "{endpointSelector: {matchLabels: {app: backend}}, ingress: [{}], egress: [{toEndpoints: [{matchLabels: {app: client}}]}]}",
+            "allow: client -> backend:8080",
+            "default deny at ingress of backend: CiliumNetworkPolicy/shop/p egress[0] is about whom backend may reach: "
+            "what it names belongs under `ingress`, as `from...`",
+            id="under the other direction",
+        ),
+        pytest.param(
+            "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p}, specs: ["
+            "{endpointSelector: {matchLabels: {app: backend}}, ingress: [{}]}, "
+            "{endpointSelector: {matchLabels: {app: client}}, ingress: [{fromEndpoints: [{matchLabels: {app: backend}}]}]}]}",
+            "allow: client -> backend:8080",
+            "default deny at ingress of backend: CiliumNetworkPolicy/shop/p specs[1].ingress[0] is about whom client may be reached by: "
+            "select backend and name client in `ingress`",
+            id="the other way round",
+        ),
+        pytest.param(
             "{endpointSelector: {}, ingress: [{}]}",
             "allow: client -> backend:8080",
             "default deny at ingress of backend: no rule admits client on 8080/TCP",
