@@ -14,6 +14,7 @@ from harness.cases.case import (
     PartyKind,
     Phase,
     PolicyObject,
+    PortSpec,
     Reason,
     Requirements,
     Serve,
@@ -26,18 +27,19 @@ from harness.model.traffic import Protocol, RequestKind
 
 _OF_REQUEST = {
     RequestKind.HTTP: ("l7-http",),
-    RequestKind.GRPC: ("l7-http",),
+    RequestKind.GRPC: ("l7-http", "grpc"),
     RequestKind.TLS: ("tls-sni",),
     RequestKind.LOOKUP: ("l7-dns",),
     RequestKind.ICMP: ("icmp",),
     RequestKind.ICMP6: ("icmp",),
 }
-_OF_SERVE = {Serve.GRPC: "l7-http", Serve.TLS: "tls-sni", Serve.DNS: "l7-dns"}
+_OF_SERVE = {Serve.GRPC: ("l7-http", "grpc"), Serve.TLS: ("tls-sni",), Serve.DNS: ("l7-dns",)}
 _OF_BUILTIN = {
     WORLD: ("externals",),
     HOST: ("host-endpoints",),
     REMOTE_NODE: ("host-endpoints", "nodes-2"),
     KUBE_DNS: ("l7-dns",),
+    KUBE_APISERVER: ("kube-apiserver",),
 }
 _OF_KEY = {
     "toFQDNs": "fqdn",
@@ -77,6 +79,8 @@ def phase_requirements(written: RequiresModel | None, phase: Phase, names: Names
         features.add("ipv6")
     for policy in enforced:
         features.update(policy_features(policy.ref.kind, policy.document))
+    if any(policy.ref.kind == CCNP for policy in phase.policies):
+        features.add("clusterwide")  # also one that is to be refused is applied
     return _with_written(written, features)
 
 
@@ -102,7 +106,9 @@ def _of_expectation(expectation: Expectation, names: Names) -> Iterator[str]:
         yield from _OF_REQUEST[expectation.request.kind]
     for source in expectation.sources:
         yield from _of_party(source)
-        if source.kind is PartyKind.BUILTIN and source.name == KUBE_APISERVER:
+        if source.kind in (PartyKind.EXTERNAL, PartyKind.ADDRESS) or source == Party(PartyKind.BUILTIN, WORLD):
+            yield "external-sources"
+        if source == Party(PartyKind.BUILTIN, KUBE_APISERVER):
             yield "host-endpoints"
     for target in expectation.targets:
         yield from _of_party(target.party)
@@ -127,15 +133,21 @@ def _of_party(party: Party) -> tuple[str, ...]:
 
 
 def _of_serve(target: Target, names: Names) -> Iterator[str]:
-    """A bare target is probed by what its port speaks."""
-    for port in names.ports_of(target.party) or () if target.party.kind is not PartyKind.SERVICE else ():
-        if port.port == target.port and port.protocol is target.protocol and port.serve in _OF_SERVE:
-            yield _OF_SERVE[port.serve]
+    """A bare target is probed by what its port speaks; behind a service, by what the backends' ports do."""
+    service = names.service_of(target.party)
+    if service is not None:
+        ports = [each.target_port for each in service.ports if each.port == target.port and each.protocol is target.protocol]
+        served = [port for backend in names.backends(service) for port in backend.ports if port.port in ports or port.name in ports]
+    else:
+        served = [port for port in names.ports_of(target.party) or () if isinstance(port, PortSpec) and port.port == target.port]
+    for port in served:
+        if port.protocol is target.protocol:
+            yield from _OF_SERVE.get(port.serve, ())
 
 
 def policy_features(kind: str, document: Mapping[str, Any]) -> frozenset[str]:
     """What enforcing a policy object needs. Reads whatever is there; what is no rule says nothing."""
-    features: set[str] = set()
+    features: set[str] = {"clusterwide"} if kind == CCNP else set()
     specs = [document.get("spec")]
     more = document.get("specs")
     specs += more if isinstance(more, list) else []

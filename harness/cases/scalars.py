@@ -24,7 +24,8 @@ JsonSchema: TypeAlias = Mapping[str, Any]
 
 FEATURES = (
     "l7-http", "l7-dns", "fqdn", "tls-sni", "auth", "spire", "audit", "icmp", "sctp", "ipv6", "services", "to-services", "cidr-group",
-    "host-firewall", "host-endpoints", "externals", "nodes-2", "wireguard", "ipsec", "kube-proxy-replacement", "clustermesh",
+    "host-firewall", "host-endpoints", "externals", "external-sources", "kube-apiserver", "grpc", "clusterwide", "nodes-2", "wireguard",
+    "ipsec", "kube-proxy-replacement", "clustermesh",
 )  # fmt: skip
 """What a cluster may have or lack, as `requires.features` names it."""
 

@@ -32,7 +32,7 @@ JUNK = st.recursive(
 def test_no_policy_is_too_malformed(kind: str, spec: object, specs: object):
     document = {"spec": spec, "specs": specs}
     assert policy_features(kind, document) <= {
-        "l7-http", "l7-dns", "fqdn", "tls-sni", "auth", "icmp", "sctp", "to-services", "cidr-group", "host-firewall",
+        "l7-http", "l7-dns", "fqdn", "tls-sni", "auth", "icmp", "sctp", "to-services", "cidr-group", "host-firewall", "clusterwide",
     }  # fmt: skip
     referenced_cidr_groups(document)
 
@@ -52,8 +52,8 @@ def features(folder: Folder, expectation: str) -> set[str]:
     [
         ("allow: web -> api:8080", set()),
         ("allow: web -> api:8080 GET /", {"l7-http"}),
-        ("allow: web -> api:90 grpc /a.B/C", {"l7-http"}),
-        ("allow: web -> api:90", {"l7-http"}),
+        ("allow: web -> api:90 grpc /a.B/C", {"l7-http", "grpc"}),
+        ("allow: web -> api:90", {"l7-http", "grpc"}),
         ("allow: web -> api:443 tls a.example", {"tls-sni"}),
         ("allow: web -> api:443", {"tls-sni"}),
         ("allow: web -> api:53/UDP", {"l7-dns"}),
@@ -65,11 +65,13 @@ def features(folder: Folder, expectation: str) -> set[str]:
         ("{allow: 'web -> api:8080', family: both}", set()),
         ("audit: web -> api:8080", {"audit"}),
         ("{deny: 'web -> api:8080', reason: auth}", {"auth"}),
-        ("allow: world -> api:8080", {"externals"}),
+        ("allow: world -> api:8080", {"externals", "external-sources"}),
+        ("allow: 203.0.113.9 -> api:8080", {"externals", "external-sources"}),
+        ("allow: web -> world:443", {"externals"}),
         ("allow: host -> api:8080", {"host-endpoints"}),
         ("allow: remote-node -> api:8080", {"host-endpoints", "nodes-2"}),
-        ("allow: kube-apiserver -> api:8080", {"host-endpoints"}),
-        ("allow: web -> kube-apiserver:443", set()),
+        ("allow: kube-apiserver -> api:8080", {"host-endpoints", "kube-apiserver"}),
+        ("allow: web -> kube-apiserver:443", {"kube-apiserver"}),
     ],
 )
 def test_what_an_expectation_needs(folder: Folder, expectation: str, needed: set[str]):
@@ -93,7 +95,8 @@ def test_what_an_expectation_needs(folder: Folder, expectation: str, needed: set
         ("CiliumNetworkPolicy", "{ingress: [{icmps: [{fields: [{type: 8}]}]}]}", {"icmp"}),
         ("CiliumNetworkPolicy", "{ingress: [{toPorts: [{ports: [{port: '7', protocol: SCTP}]}]}]}", {"sctp"}),
         ("CiliumNetworkPolicy", "{endpointSelector: {matchLabels: {protocol: SCTP, toFQDNs: x}}, ingress: [{}]}", set()),
-        ("CiliumClusterwideNetworkPolicy", "{nodeSelector: {}, ingress: [{}]}", {"host-firewall"}),
+        ("CiliumClusterwideNetworkPolicy", "{nodeSelector: {}, ingress: [{}]}", {"clusterwide", "host-firewall"}),
+        ("CiliumClusterwideNetworkPolicy", "{endpointSelector: {}, ingress: [{}]}", {"clusterwide"}),
         ("CiliumNetworkPolicy", "{nodeSelector: {}, ingress: [{}]}", set()),
     ],
 )
@@ -109,6 +112,18 @@ def test_a_policy_that_is_meant_to_be_refused_needs_nothing(folder: Folder):
     policy = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p}, spec: {ingress: [{toPorts: [{rules: {http: [{}], dns: [{}]}}]}]}}"
     text = f"phases:\n  p: {{policies: [{policy}], rejected: [p]}}\n  later: [{{allow: 'web -> api:8080'}}]\n"
     assert [set(phase.requires.features) for phase in folder.case(CASE + text).phases] == [set(), set()]
+
+
+def test_a_clusterwide_policy_that_is_meant_to_be_refused_is_applied_all_the_same(folder: Folder):
+    policy = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: p}, spec: {ingress: [{}]}}"
+    text = f"phases:\n  p: {{policies: [{policy}], rejected: [p]}}\n  later: [{{allow: 'web -> api:8080'}}]\n"
+    assert [set(phase.requires.features) for phase in folder.case(CASE + text).phases] == [{"clusterwide"}, {"clusterwide"}]
+
+
+def test_a_service_speaks_what_its_backends_do(folder: Folder):
+    text = CASE + "services: {api: {selector: {app: api}, ports: [{port: 80, targetPort: 8080}, {port: 9000, targetPort: 90}]}}\n"
+    phases = "phases: {p: [{allow: 'web -> service/api:80'}], q: [{allow: 'web -> service/api:9000'}]}\n"
+    assert [set(phase.requires.features) for phase in folder.case(text + phases).phases] == [{"services"}, {"services", "l7-http", "grpc"}]
 
 
 @pytest.mark.parametrize(

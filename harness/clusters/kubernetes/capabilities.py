@@ -1,9 +1,12 @@
-"""What a cluster can do, from Cilium's own configuration and its nodes. Pure, but for `agent_pods` and `read_config`."""
+"""What a cluster can do, from what Cilium says of itself (its configuration, its agents' status) and from what the user allows. Pure, but
+for `agent_pods` and `read_config`."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.clusters.base import Capabilities
@@ -13,6 +16,7 @@ from harness.model.traffic import PodRef
 
 _AGENTS = "k8s-app=cilium"
 _VERSION = re.compile(r"cilium[^:@]*:v?(\d+\.\d+\.\d+[^@\s]*)")
+_ON = frozenset({"true", "strict", "partial", "probe"})
 _SWITCHES = {
     "l7-http": ("enable-l7-proxy", "true"),
     "icmp": ("enable-icmp-rules", "true"),
@@ -27,14 +31,54 @@ _SWITCHES = {
 }
 """Each feature's key in cilium-config, and what Cilium takes where it is absent."""
 _NOT_HERE = {
-    "externals": "externals and the outside world are off on a cluster that is not ours",
-    "fqdn": "names outside need externals, which are off on a cluster that is not ours",
+    "externals": "the outside of a cluster that is not ours is left alone: --externals FILE maps what a case calls external",
+    "external-sources": "nothing outside a cluster that is not ours can be made to send",
+    "fqdn": "the pods' agent does not look names up yet",
     "host-firewall": "a policy for nodes cannot be scoped to this run's pods",
-    "to-services": "not offered on a cluster that is not ours",
+    "kube-apiserver": "the API server there is the cluster's own: it proves neither who answered nor what it saw",
     "l7-dns": "the pods' agent does not look names up yet",
     "tls-sni": "the pods' agent does not speak TLS yet",
-    "clustermesh": "one context is one cluster",
+    "grpc": "the pods' agent does not speak gRPC yet",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """What an agent says of itself (`cilium-dbg status -o json`). None where it does not say. `services`: it can list the services it knows."""
+
+    encryption: str | None = None
+    """disabled, ipsec or wireguard."""
+    kube_proxy_replacement: str | None = None
+    clusters: int | None = None
+    """How many other clusters it knows (Cluster Mesh)."""
+    services: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found out about a cluster. `config` None: cilium-config may not be read. `nodes` are those that pods may go to."""
+
+    version: str
+    config: Mapping[str, str] | None
+    nodes: int
+    status: AgentStatus = field(default_factory=AgentStatus)
+
+
+def parse_status(text: str, *, services: bool = False) -> AgentStatus:
+    """An agent's status; of what is no status, nothing is known."""
+    try:
+        said = json.loads(text)
+        encryption = (said.get("encryption") or {}).get("mode")
+        replacement = (said.get("kube-proxy-replacement") or {}).get("mode")
+        mesh = said.get("cluster-mesh")
+        return AgentStatus(
+            encryption=str(encryption).lower() if encryption else None,
+            kube_proxy_replacement=str(replacement).lower() if replacement else None,
+            clusters=len(mesh.get("clusters") or ()) if mesh else None,
+            services=services,
+        )
+    except (ValueError, TypeError, AttributeError):
+        return AgentStatus(services=services)
 
 
 def agent_pods(api: Api) -> list[Any]:
@@ -67,26 +111,40 @@ def by_node(pods: list[Any]) -> Mapping[str, PodRef]:
     return {pod.spec.node_name: PodRef(pod.metadata.namespace, pod.metadata.name) for pod in pods}
 
 
-def capabilities(version: str, config: Mapping[str, str] | None, nodes: int, *, allow_host: bool) -> Capabilities:
-    """`config` None: it may not be read, so only what every Cilium has is offered. `nodes` are those that pods may go to."""
+def capabilities(facts: Facts, *, allow_host: bool, allow_clusterwide: bool) -> Capabilities:
+    """What is on, and for everything else the reason, as the end of a skip's sentence."""
     features = {"services"}
     lacking = dict(_NOT_HERE)
-    for feature, (key, default) in _SWITCHES.items():
-        if config is None:
-            lacking[feature] = "cilium-config cannot be read, so nobody knows whether it is on"
-        elif (value := config.get(key, default)).lower() in {"true", "strict", "partial", "probe"}:
+
+    def offer(feature: str, there: bool, why: str) -> None:
+        if there:
             features.add(feature)
+            lacking.pop(feature, None)
         else:
-            lacking[feature] = f"{key} is {value!r} in cilium-config"
-    if config is None:
-        features.add("icmp")
-        lacking.pop("icmp")
-    features.update(f"nodes-{count}" for count in range(2, nodes + 1))
-    if nodes < 2:
-        lacking["nodes-2"] = f"the cluster has {nodes} node that pods may go to"
-    if allow_host:
-        features.add("host-endpoints")
-    else:
-        lacking["host-endpoints"] = "host-network endpoints need --allow-host"
-    lacking["cidr-group"] = "CIDR groups are clusterwide objects, which the harness does not create on a cluster yet"
-    return Capabilities(version, frozenset(features), lacking)
+            lacking[feature] = why
+
+    for feature, (key, default) in _SWITCHES.items():
+        unread = "cilium-config cannot be read, so nobody knows whether it is on"
+        value = (facts.config or {}).get(key, default).lower()
+        offer(
+            feature,
+            facts.config is not None and value in _ON,
+            f"{key} is {value!r} in cilium-config" if facts.config is not None else unread,
+        )
+    if facts.config is None:
+        offer("icmp", there=True, why="")
+    status = facts.status
+    if status.encryption is not None:
+        for feature in ("wireguard", "ipsec"):
+            offer(feature, status.encryption == feature, f"the agents say that encryption is {status.encryption}")
+    if status.kube_proxy_replacement is not None:
+        mode = status.kube_proxy_replacement
+        offer("kube-proxy-replacement", mode in _ON, f"the agents say that kube-proxy replacement is {mode}")
+    offer("clustermesh", bool(status.clusters), "the agents know no other cluster")
+    offer("to-services", status.services, "the agents cannot say which services they know")
+    features.update(f"nodes-{count}" for count in range(2, facts.nodes + 1))
+    offer("nodes-2", facts.nodes >= 2, f"the cluster has {facts.nodes} node that pods may go to")
+    offer("host-endpoints", allow_host, "host-network endpoints need --allow-host")
+    offer("clusterwide", allow_clusterwide, "clusterwide policies need --allow-clusterwide")
+    offer("cidr-group", allow_clusterwide, "CIDR groups are clusterwide objects: they need --allow-clusterwide")
+    return Capabilities(facts.version, frozenset(features), lacking)

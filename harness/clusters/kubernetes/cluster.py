@@ -12,7 +12,7 @@ from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Change, Enforcement, Observation
 from harness.clusters.kubernetes import background, permissions
-from harness.clusters.kubernetes.capabilities import agent_pods, by_node, capabilities, read_config, version_of_image
+from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
 from harness.clusters.kubernetes.client import Api, addresses, failure
 from harness.clusters.kubernetes.deploy import API_ERRORS, delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
@@ -106,7 +106,12 @@ class KubernetesCluster:
         if not agents and config is None:
             self._check_cilium()
         version = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents) or self._options.cilium
-        self.capabilities = capabilities(version, config, len(self._nodes), allow_host=self._options.allow_host)
+        status = AgentStatus() if self._agents_fault else self._agents.status()
+        self.capabilities = capabilities(
+            Facts(version, config, len(self._nodes), status),
+            allow_host=self._options.allow_host,
+            allow_clusterwide=self._options.allow_clusterwide,
+        )
         config = config or {}
         self._model = Options.of(
             version.split("-")[0].split("+")[0],

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.clusters.kubernetes.capabilities import AgentStatus, parse_status
 from harness.clusters.kubernetes.client import Api
 from harness.clusters.kubernetes.exec import Output, run, together
 from harness.clusters.kubernetes.policies import MARK
@@ -20,6 +21,8 @@ _BETWEEN = "--- endpoints ---"
 _TOOL = "c=cilium-dbg; command -v $c >/dev/null 2>&1 || c=cilium; "
 _ASK = f"{_TOOL}$c policy get -o json && echo && echo '{_BETWEEN}' && $c endpoint list -o json"
 """Policies first: what an endpoint has realized afterwards is at least what the agent had then."""
+_SERVICES = "--- services ---"
+_STATUS = f"{_TOOL}$c status -o json; echo; echo '{_SERVICES}'; $c service list -o json >/dev/null 2>&1 && echo yes"
 _CONTAINER = "cilium-agent"
 
 
@@ -135,6 +138,13 @@ class Agents:
             found = re.search(r"(\d+\.\d+\.\d+\S*)", self._run(node, _TOOL + "$c version").stdout)
             return found[1].rstrip(",") if found else ""
         return ""
+
+    def status(self) -> AgentStatus:
+        """What an agent says of itself; nothing where it cannot be asked."""
+        for node in list(self.pods)[:1]:
+            said, _, listed = self._run(node, _STATUS).stdout.partition(_SERVICES)
+            return parse_status(said, services=listed.strip() == "yes")
+        return AgentStatus()
 
     def reach(self) -> str:
         """Why the agents cannot be asked; '' where they can."""

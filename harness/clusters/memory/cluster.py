@@ -34,6 +34,10 @@ FEATURES = frozenset({
     "host-firewall",
     "host-endpoints",
     "externals",
+    "external-sources",
+    "kube-apiserver",
+    "grpc",
+    "clusterwide",
     "nodes-2",
 })
 LACKING = {

@@ -7,7 +7,9 @@ import json
 import pytest
 from kubernetes.client.exceptions import ApiException
 
-from harness.clusters.kubernetes.capabilities import capabilities
+from harness.cases.scalars import FEATURES
+from harness.clusters.base import Capabilities
+from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, capabilities, parse_status
 from harness.clusters.kubernetes.deploy import no_account_yet
 from harness.clusters.kubernetes.enforcement import EndpointView, Wanted, parse_view, pending
 from harness.clusters.kubernetes.exec import Exit, exit_of
@@ -109,16 +111,56 @@ def test_only_the_missing_service_account_is_worth_a_retry():
     assert not no_account_yet(OSError("serviceaccount not found"))
 
 
-def test_every_feature_is_there_or_says_why_not():
-    bare = capabilities("1.19.7", {"enable-l7-proxy": "false"}, 1, allow_host=False)
-    assert "enable-l7-proxy is 'false'" in bare.lacking["l7-http"]
-    assert not bare.features & bare.lacking.keys()
-    full = capabilities("1.20.0", {"enable-ipv6": "true"}, 3, allow_host=True)
-    assert {"l7-http", "ipv6", "nodes-2", "nodes-3", "host-endpoints"} <= full.features
-    assert not full.features & full.lacking.keys()
+def found(facts: Facts, *, allowed: bool = False) -> Capabilities:
+    return capabilities(facts, allow_host=allowed, allow_clusterwide=allowed)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        Facts("1.19.7", {"enable-l7-proxy": "false"}, 1),
+        Facts("1.20.0", None, 2),
+        Facts("1.20.0", {"enable-ipv6": "true"}, 3, AgentStatus("wireguard", "true", 2, services=True)),
+    ],
+)
+@pytest.mark.parametrize("allowed", [True, False])
+def test_every_feature_is_there_or_says_why_not(facts, allowed):
+    cluster = found(facts, allowed=allowed)
+    assert not cluster.features & cluster.lacking.keys()
+    assert set(FEATURES) <= cluster.features | cluster.lacking.keys()
+    assert all(cluster.lacking.values())
+
+
+def test_what_is_switched_off_is_lacking_with_the_switch():
+    assert "enable-l7-proxy is 'false'" in found(Facts("1.19.7", {"enable-l7-proxy": "false"}, 1)).lacking["l7-http"]
+    assert {"l7-http", "ipv6", "nodes-2", "nodes-3"} <= found(Facts("1.20.0", {"enable-ipv6": "true"}, 3)).features
+
+
+def test_what_must_be_allowed_says_by_what():
+    asked = {"host-endpoints": "--allow-host", "clusterwide": "--allow-clusterwide", "cidr-group": "--allow-clusterwide"}
+    cluster = found(Facts("1.20.0", {}, 2))
+    assert all(option in cluster.lacking[feature] for feature, option in asked.items())
+    assert asked.keys() <= found(Facts("1.20.0", {}, 2), allowed=True).features
 
 
 def test_what_cannot_be_read_is_not_offered():
-    blind = capabilities("1.20.0", None, 2, allow_host=False)
+    blind = found(Facts("1.20.0", None, 2))
     assert "cannot be read" in blind.lacking["l7-http"]
     assert "l7-http" not in blind.features
+
+
+def test_the_agents_word_outweighs_the_configuration():
+    text = json.dumps({
+        "encryption": {"mode": "Wireguard"},
+        "kube-proxy-replacement": {"mode": "True"},
+        "cluster-mesh": {"clusters": [{"name": "other"}]},
+    })  # fmt: skip
+    status = parse_status(text, services=True)
+    cluster = found(Facts("1.19.7", {"enable-ipsec": "true", "kube-proxy-replacement": "false"}, 2, status))
+    assert {"wireguard", "kube-proxy-replacement", "clustermesh", "to-services"} <= cluster.features
+    assert "encryption is wireguard" in cluster.lacking["ipsec"]
+
+
+@pytest.mark.parametrize("text", ["", "error: no such command", "[]", '{"encryption": "x"}', '{"encryption": null}'])
+def test_of_what_is_no_status_nothing_is_known(text):
+    assert parse_status(text) == AgentStatus()
