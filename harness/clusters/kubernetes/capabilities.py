@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.clusters.base import Capabilities
-from harness.clusters.kubernetes.client import Api
-from harness.clusters.kubernetes.deploy import API_ERRORS
+from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.model.traffic import PodRef
 
 _AGENTS = "k8s-app=cilium"

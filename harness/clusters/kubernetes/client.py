@@ -4,20 +4,27 @@ client is safe for neither). Says in one sentence what an API error means."""
 from __future__ import annotations
 
 import json
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import kubernetes
 import urllib3
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
+from kubernetes.client.exceptions import ApiException, OpenApiException
+from websocket import WebSocketException
 
-from harness.cases.suggest import did_you_mean
+from harness.clusters.kubernetes import kubeconfig
 from harness.errors import ClusterError
 
 CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 30.0
 """Seconds that a request may take where nothing else is said."""
+API_ERRORS = (OpenApiException, urllib3.exceptions.HTTPError, WebSocketException, OSError)
+"""Everything that the client raises for what the API server said, or for what became of it on the way (TLS is an OSError)."""
+_OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>:\s*|HTTPS?Connection(?:Pool)?\([^)]*\):\s*")
+"""How urllib3 names the connection; the sentence around it says to whom it was."""
 
 
 class Api:
@@ -30,27 +37,12 @@ class Api:
 
     @classmethod
     def connect(cls, context: str | None = None) -> Api:
-        """Read the kubeconfig (KUBECONFIG, exec plugins and proxies included) and ask the server for its version. ClusterError if there
-        is no such context, or nothing answers."""
-        configuration = kubernetes.client.Configuration()
-        try:
-            contexts, active = kubernetes.config.list_kube_config_contexts()
-            known = tuple(str(each["name"]) for each in contexts)
-            name = context or str(active["name"])
-            if name not in known:
-                raise ClusterError(f"the kubeconfig has no context {name!r}", hint=did_you_mean(name, known, noun="its contexts"))
-            kubernetes.config.load_kube_config(context=name, client_configuration=configuration)
-        except (ConfigException, OSError, TypeError, KeyError) as error:
-            raise ClusterError(
-                f"no usable kubeconfig: {error}",
-                hint="set KUBECONFIG to a file that `kubectl` works with, and --kube-context to one of its contexts",
-            ) from None
-        # A Retry-After makes the client sleep without a word; whoever waits here waits with a deadline of their own.
-        configuration.retries = urllib3.Retry(total=2, backoff_factor=0.1, respect_retry_after_header=False, status=0)
+        """Read the kubeconfig and ask the server for its version. ClusterError if there is no such context, or nothing answers."""
+        configuration, name = kubeconfig.load(context)
         api = cls(configuration, name)
         try:
             kubernetes.client.VersionApi(api.client).get_code(_request_timeout=CONNECT_TIMEOUT)
-        except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+        except API_ERRORS as error:
             raise ClusterError(
                 f"the API server of context {name!r} ({configuration.host}) does not answer: {said(error)}",
                 hint="does `kubectl --context " + name + " version` work?",
@@ -80,17 +72,34 @@ class Api:
 
 
 def said(error: BaseException) -> str:
-    """What an error of the API server, or on the way to it, says to a person."""
+    """What an error of the API server, or on the way to it, says to a person: one line."""
     if isinstance(error, ApiException):
         body: Any = None
         try:
             body = json.loads(error.body) if error.body else None
         except (TypeError, ValueError):
-            return f"{error.status} {error.reason}: {error.body!s:.500}"
+            return _line(f"{error.status} {error.reason}: {error.body!s:.500}")
         message = body.get("message") if isinstance(body, dict) else None
-        return str(message or f"{error.status} {error.reason}")
+        return _line(str(message or (f"{error.status} {error.reason}" if error.status else error.reason)))
     reason = getattr(error, "reason", None)
-    return str(reason or error) or type(error).__name__
+    if isinstance(reason, BaseException):
+        return said(reason)
+    if isinstance(error, urllib3.exceptions.ProtocolError) and len(error.args) == 2:
+        return _line(f"{error.args[0]!s:.200} {error.args[1]!s:.300}")
+    return _line(str(error)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    return " ".join(_OBJECTS.sub("", text).split())
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Whatever the client raises inside becomes a ClusterError: what was being done, and why it did not work."""
+    try:
+        yield
+    except API_ERRORS as error:
+        raise failure(what, error) from error
 
 
 def failure(what: str, error: BaseException) -> ClusterError:

@@ -13,8 +13,8 @@ from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Change, Enforcement, Observation
 from harness.clusters.kubernetes import background, permissions
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
-from harness.clusters.kubernetes.client import Api, addresses, failure
-from harness.clusters.kubernetes.deploy import API_ERRORS, delete_namespaces, deploy
+from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
+from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
 from harness.clusters.kubernetes.objects import PodOptions, case_objects
 from harness.clusters.kubernetes.pods import PodAgent
@@ -83,6 +83,7 @@ class KubernetesCluster:
     name = "existing"
     simulated = False
 
+    @translated("the cluster could not be opened")
     def __init__(self, options: KubernetesOptions | None = None) -> None:
         """Connects and looks around; creates nothing. ClusterError says what is missing."""
         self._options = options or KubernetesOptions()
@@ -128,6 +129,7 @@ class KubernetesCluster:
 
     # The contract
 
+    @translated("the case could not be deployed")
     def prepare(self, case: Case) -> Placement:
         """Deploy the case in namespaces of its own. What was created before a failure, or an interrupt, is deleted again."""
         self.release()
@@ -158,6 +160,7 @@ class KubernetesCluster:
             raise
         return placement
 
+    @translated("the policies could not be changed")
     def apply(self, change: Change) -> int:
         opened = self._here()
         self._revision += 1
@@ -169,6 +172,7 @@ class KubernetesCluster:
         opened.settling.changed(change, opened.repository)
         return self._revision
 
+    @translated("whether the policies are in force could not be found out")
     def wait(self, revision: int) -> Enforcement:
         if revision > self._revision:
             raise ClusterError(f"revision {revision} was never applied; the latest is {self._revision}")
@@ -181,9 +185,11 @@ class KubernetesCluster:
         feed = self._flows.feed if self._flows is not None else None
         sent = [_renamed(probe, opened.renaming) for probe in plan]
         asked = {probe.id: probe for probe in plan}
-        for seen in background.iterate(observe(opened.agent, sent, feed, grace=_GRACE, settle=_SETTLE, skew=_SKEW)):
-            yield replace(seen, probe=asked[seen.probe.id], flows=tuple(map(opened.renaming.flow, seen.flows)))
+        with translated("the probes could not be sent"):
+            for seen in background.iterate(observe(opened.agent, sent, feed, grace=_GRACE, settle=_SETTLE, skew=_SKEW)):
+                yield replace(seen, probe=asked[seen.probe.id], flows=tuple(map(opened.renaming.flow, seen.flows)))
 
+    @translated("how the policies stand could not be found out")
     def status(self, policies: Sequence[PolicyRef]) -> Mapping[PolicyRef, PolicyStatus]:
         """Who refused what is the cluster's own word; what a policy selects and why it does nothing, the model's."""
         opened = self._here()
@@ -195,6 +201,7 @@ class KubernetesCluster:
         """A local address that leads to Relay, or None."""
         return self._flows.forward.address if self._flows is not None else None
 
+    @translated("what the case created could not be deleted")
     def release(self) -> None:
         """Ask for the deletion of what the case created; it goes in the background."""
         opened, self._open = self._open, None

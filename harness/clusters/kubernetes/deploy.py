@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import urllib3
 from kubernetes import watch
 from kubernetes.client.exceptions import ApiException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from harness.clusters.kubernetes.client import Api, addresses, failure, said
+from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, said
 from harness.clusters.kubernetes.objects import CaseObjects
 from harness.errors import ClusterError
 from harness.model.traffic import PodRef
@@ -20,7 +19,8 @@ from harness.model.traffic import PodRef
 _AT_ONCE = 8
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _BROKEN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"})
-API_ERRORS = (ApiException, urllib3.exceptions.HTTPError, OSError)
+_PAUSE = 0.2
+"""Before a watch that broke is taken up again (s)."""
 
 
 def deploy(api: Api, objects: CaseObjects, *, within: float = 120.0) -> Mapping[PodRef, Any]:
@@ -101,9 +101,10 @@ def running(api: Api, namespace: str, names: set[str], until: float) -> Mapping[
         except ApiException as error:
             if error.status != 410:
                 raise failure(f"cannot watch the pods of {namespace}", error) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except API_ERRORS as error:
             if time.monotonic() > until:
                 raise failure(f"cannot watch the pods of {namespace}", error) from None
+            time.sleep(_PAUSE)
 
 
 def _all_there(pods: Mapping[str, Any], names: set[str]) -> bool:

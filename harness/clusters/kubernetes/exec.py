@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
-from websocket import WebSocketException
 
-from harness.clusters.kubernetes.client import Api, said
+from harness.clusters.kubernetes.client import API_ERRORS, Api, said
 from harness.model.traffic import PodRef
 
 _ERROR_CHANNEL = 3
@@ -106,7 +104,7 @@ class Exec(threading.Thread):
         end = Exit(None, "the connection broke")
         try:
             end = self._converse()
-        except (ApiException, WebSocketException, OSError) as error:
+        except (*API_ERRORS, ValueError, AttributeError) as error:  # the last two: of a socket that closed under the client's feet
             end = Exit(None, f"the connection broke: {said(error)}")
         finally:
             with self._lock:
@@ -132,7 +130,7 @@ class Exec(threading.Thread):
                     _preload_content=False,
                     **more,
                 )
-        except (ApiException, WebSocketException, OSError) as error:
+        except API_ERRORS as error:
             return Exit(None, f"no exec into {self.pod}: {said(error)}", opened=False)
         try:
             return self._talk(channels)

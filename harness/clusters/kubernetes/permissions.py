@@ -9,8 +9,7 @@ from typing import Any
 
 import kubernetes
 
-from harness.clusters.kubernetes.client import Api, failure
-from harness.clusters.kubernetes.deploy import API_ERRORS
+from harness.clusters.kubernetes.client import API_ERRORS, Api, failure
 from harness.errors import ClusterError
 
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.clusters.kubernetes.client import Api
-from harness.clusters.kubernetes.deploy import API_ERRORS, fault_of
+from harness.clusters.kubernetes.client import API_ERRORS, Api
+from harness.clusters.kubernetes.deploy import fault_of
 from harness.clusters.kubernetes.exec import Exec, Exit
 from harness.clusters.kubernetes.objects import CONTAINER, PYTHON
 from harness.model.flow import FiveTuple

@@ -9,8 +9,7 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from harness.cases.case import PolicyObject
-from harness.clusters.kubernetes.client import Api, failure, said
-from harness.clusters.kubernetes.deploy import API_ERRORS
+from harness.clusters.kubernetes.client import API_ERRORS, Api, failure, said
 from harness.clusters.kubernetes.rename import CCNP, Renaming
 from harness.clusters.kubernetes.run import RunId
 from harness.errors import ClusterError

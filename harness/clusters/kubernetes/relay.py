@@ -12,8 +12,7 @@ from typing import Any
 import grpc
 from kubernetes.stream import portforward
 
-from harness.clusters.kubernetes.client import Api, said
-from harness.clusters.kubernetes.deploy import API_ERRORS
+from harness.clusters.kubernetes.client import API_ERRORS, Api, said
 from harness.errors import FlowsUnavailableError
 
 _SELECTOR = "k8s-app=hubble-relay"
