@@ -74,5 +74,9 @@ class LabUnavailableError(ClusterError):
     """This machine cannot run the netns lab: no root and no user namespaces, or `nft` is missing."""
 
 
+class ImageUnavailableError(ClusterError):
+    """The nodes of a cluster cannot get the image of the test pods: no case of the run can be deployed."""
+
+
 class FlowsUnavailableError(ClusterError):
     """Flows were required (`--hubble=require`) and the Observer cannot be reached."""

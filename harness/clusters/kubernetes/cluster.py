@@ -25,7 +25,7 @@ from harness.clusters.kubernetes.run import RunId
 from harness.clusters.kubernetes.services import reachable
 from harness.clusters.kubernetes.settle import Settling
 from harness.clusters.observe import observe
-from harness.errors import ClusterError, FlowsUnavailableError
+from harness.errors import ClusterError, FlowsUnavailableError, ImageUnavailableError
 from harness.hubble.client import FlowFeed, Observer
 from harness.model.probe import Probe
 from harness.model.traffic import Family, PodRef
@@ -95,6 +95,8 @@ class KubernetesCluster:
         self._revision = 0
         self._open: _Open | None = None
         self._created: list[str] = []
+        self._no_image: ImageUnavailableError | None = None
+        """What kept the first case from running keeps all others too: they do not wait for it again."""
         self._flows: _Flows | None = None
         self.without_flows = ""
         """Why there are no flows, where there are none."""
@@ -133,6 +135,8 @@ class KubernetesCluster:
     def prepare(self, case: Case) -> Placement:
         """Deploy the case in namespaces of its own. What was created before a failure, or an interrupt, is deleted again."""
         self.release()
+        if self._no_image is not None:
+            raise self._no_image
         suffix = self.run.suffix(next(self._numbers))
         renaming = Renaming.of(case.namespaces, suffix)
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
@@ -155,7 +159,9 @@ class KubernetesCluster:
             self._open = _Open(case, renaming, placement, agent, policies, settling, repository)
             settling.endpoints()
             background.wait_for(reachable(agent, case, placement))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ImageUnavailableError):
+                self._no_image = error
             self.release()
             raise
         return placement

@@ -13,11 +13,12 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, said
 from harness.clusters.kubernetes.objects import CaseObjects
-from harness.errors import ClusterError
+from harness.errors import ClusterError, ImageUnavailableError
 from harness.model.traffic import PodRef
 
 _AT_ONCE = 8
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_NO_IMAGE = "cannot get its image"
 _BROKEN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"})
 _PAUSE = 0.2
 """Before a watch that broke is taken up again (s)."""
@@ -110,7 +111,10 @@ def running(api: Api, namespace: str, names: set[str], until: float) -> Mapping[
 def _all_there(pods: Mapping[str, Any], names: set[str]) -> bool:
     for name in names & pods.keys():
         if fault := fault_of(pods[name]):
-            raise ClusterError(f"pod {pods[name].metadata.namespace}/{name} {fault}", hint=_hint(fault))
+            where = f"pod {pods[name].metadata.namespace}/{name}"
+            if fault.startswith(_NO_IMAGE):
+                raise ImageUnavailableError(f"{where} {fault}", hint="pass --image with one that the nodes can pull: any with python3")
+            raise ClusterError(f"{where} {fault}")
     return all(name in pods and _runs(pods[name]) for name in names)
 
 
@@ -123,22 +127,20 @@ def _runs(pod: Any) -> bool:
 
 def fault_of(pod: Any) -> str:
     """What keeps a pod from ever running, as the end of a sentence; '' where nothing does (yet)."""
+    if pod.status.phase == "Failed" and pod.status.reason:  # evicted, say: that the containers ended is only what followed
+        return f"failed: {pod.status.reason}: {pod.status.message or 'no message'}"
     for status in pod.status.container_statuses or []:
         waiting = status.state.waiting
         if waiting is not None and waiting.reason in _PULLING:
-            return f"cannot get its image {status.image}: {waiting.reason}: {waiting.message or 'no message'}"
+            return f"{_NO_IMAGE} {status.image}: {waiting.reason}: {waiting.message or 'no message'}"
         if waiting is not None and waiting.reason in _BROKEN:
             return f"cannot start: {waiting.reason}: {waiting.message or 'no message'}"
         ended = status.state.terminated
         if ended is not None:
             return f"ended with code {ended.exit_code} ({ended.reason or 'no reason'}){': ' + ended.message if ended.message else ''}"
     if pod.status.phase == "Failed":
-        return f"failed: {pod.status.reason or 'no reason'}: {pod.status.message or 'no message'}"
+        return f"failed: {pod.status.message or 'no message'}"
     return ""
-
-
-def _hint(fault: str) -> str | None:
-    return "pass --image with one that the nodes can pull: any with python3" if "image" in fault else None
 
 
 def _late(namespace: str, pods: Mapping[str, Any], names: set[str]) -> str:

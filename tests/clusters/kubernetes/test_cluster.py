@@ -16,12 +16,13 @@ from harness.clusters.kubernetes import permissions
 from harness.clusters.kubernetes.client import Api
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
 from harness.clusters.kubernetes.exec import run
+from harness.clusters.kubernetes.objects import PodOptions
 from harness.clusters.kubernetes.run import RUN_LABEL
 from harness.engine.events import Event, PhaseFinished
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.engine.settings import Settings
-from harness.errors import ClusterError
+from harness.errors import ClusterError, ImageUnavailableError
 from harness.model.probe import Ending, Probe, Site
 from harness.model.traffic import Family, PodRef, Protocol
 from harness.model.verdict import PolicyStage
@@ -64,8 +65,8 @@ CASE = """
       refused:
         policies:
           - {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: empty}, spec: {endpointSelector: {}, ingress: [], egress: []}}
-          - {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: typo}, spec: {endpointSelector: {}, ingres: [{}], egress: [{}]}}
-        rejected: [empty, typo]
+          - {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: nonsense}, spec: {endpointSelector: {}, ingress: [{fromCIDR: [everywhere]}]}}
+        rejected: [empty, nonsense]
         expect:
           - allow: client -> server:80
 """
@@ -107,7 +108,7 @@ def test_policies_are_refused_by_whom_they_are_refused(cluster, case):
     refs = [policy.ref for policy in case.phases[3].apply]
     statuses = cluster.status(refs)
     assert [statuses[ref].error.stage for ref in refs] == [PolicyStage.AGENT, PolicyStage.SCHEMA]
-    assert 'unknown field "spec.ingres"' in statuses[refs[1]].error.message
+    assert "spec.ingress[0].fromCIDR[0]" in statuses[refs[1]].error.message
     cluster.release()
 
 
@@ -153,6 +154,16 @@ def test_clusterwide_policies_are_refused_unless_allowed(cluster, case, tmp_path
     with pytest.raises(ClusterError, match="--allow-clusterwide"):
         cluster.apply(Change(apply=load_cases(path)[0].phases[1].apply))
     cluster.release()
+
+
+def test_an_image_that_cannot_be_pulled_is_told_once_and_nothing_is_left(case):
+    cluster = KubernetesCluster(KubernetesOptions(context=CONTEXT, flows=False, pods=PodOptions(image="UPPER/case")))
+    for _ in range(2):
+        with pytest.raises(ImageUnavailableError, match="cannot get its image UPPER/case: "):
+            cluster.prepare(case)
+    assert [each.metadata.name for each in namespaces(cluster)] == [f"shop-{cluster.run.suffix(1)}"]
+    assert all(each.metadata.deletion_timestamp for each in namespaces(cluster))
+    cluster.close()
 
 
 def test_closing_twice_is_closing_once():

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
+from kubernetes.client import (
+    V1ContainerState,
+    V1ContainerStateRunning,
+    V1ContainerStateTerminated,
+    V1ContainerStateWaiting,
+    V1ContainerStatus,
+    V1ObjectMeta,
+    V1Pod,
+    V1PodStatus,
+)
 from kubernetes.client.exceptions import ApiException
 
 from harness.cases.scalars import FEATURES
 from harness.clusters.base import Capabilities
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, capabilities, parse_status
-from harness.clusters.kubernetes.deploy import no_account_yet
+from harness.clusters.kubernetes.deploy import fault_of, no_account_yet
 from harness.clusters.kubernetes.enforcement import EndpointView, Wanted, parse_view, pending
 from harness.clusters.kubernetes.exec import Exit, exit_of
 from harness.clusters.kubernetes.policies import MARK, valid
@@ -82,6 +92,43 @@ def test_an_exit_code_is_told_and_never_guessed(status, code):
 
 def test_an_exit_that_never_began_can_be_told_from_one_that_broke():
     assert not Exit(None, "refused", opened=False).opened
+
+
+def pod(**status: object) -> V1Pod:
+    return V1Pod(metadata=V1ObjectMeta(namespace="shop", name="web"), status=V1PodStatus(**status))
+
+
+def container(**state: object) -> V1ContainerStatus:
+    return V1ContainerStatus(image="python:3", image_id="", name="agent", ready=False, restart_count=0, state=V1ContainerState(**state))
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        (pod(phase="Pending"), ""),
+        (pod(phase="Pending", container_statuses=[container(waiting=V1ContainerStateWaiting(reason="ContainerCreating"))]), ""),
+        (pod(phase="Running", container_statuses=[container(running=V1ContainerStateRunning())]), ""),
+        (
+            pod(phase="Pending", container_statuses=[container(waiting=V1ContainerStateWaiting(reason="ErrImagePull", message="no host"))]),
+            "cannot get its image python:3: ErrImagePull: no host",
+        ),
+        (
+            pod(phase="Failed", container_statuses=[container(terminated=V1ContainerStateTerminated(exit_code=137, reason="OOMKilled"))]),
+            "ended with code 137 (OOMKilled)",
+        ),
+        (
+            pod(
+                phase="Failed",
+                reason="Evicted",
+                message="The node was low on resource: memory.",
+                container_statuses=[container(terminated=V1ContainerStateTerminated(exit_code=137, reason="Error"))],
+            ),
+            "failed: Evicted: The node was low on resource: memory.",
+        ),
+    ],
+)
+def test_what_became_of_a_pod_is_told(found, fault):
+    assert fault_of(found) == fault
 
 
 @pytest.mark.parametrize(
