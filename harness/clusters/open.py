@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from harness.cases.suggest import did_you_mean
 from harness.clusters.base import Cluster
 from harness.errors import ClusterError, UsageError
 from harness.policy.options import DEFAULT_CILIUM, SUPPORTED
+
+if TYPE_CHECKING:
+    from harness.clusters.kubernetes.wishes import PodOptions
 
 CLUSTERS = ("netns", "kind", "existing", "memory")
 """Every name that `--cluster` knows; the first is the default."""
@@ -41,6 +45,14 @@ class ClusterOptions:
     """The kubeconfig context of an existing cluster; None for the current one."""
     image: str = ""
     """The image of a cluster's pods, any with python3; '' for the default."""
+    image_pull_policy: str = ""
+    """Always, IfNotPresent (the default) or Never."""
+    image_pull_secret: str = ""
+    """`NAMESPACE/NAME` is copied to the run's namespaces, `NAME` is there already; several with commas, here and below."""
+    toleration: str = ""
+    """`KEY[=VALUE][:EFFECT]` of taints that the test pods take no notice of."""
+    node_selector: str = ""
+    """`KEY=VALUE` of the nodes that the test pods may go to."""
     allow_host: bool = False
     """On an existing cluster: host-network pods, in a privileged namespace of their own."""
     allow_clusterwide: bool = False
@@ -100,7 +112,6 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
 
 def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
     from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
-    from harness.clusters.kubernetes.objects import DEFAULT_IMAGE, PodOptions
 
     return KubernetesCluster(
         KubernetesOptions(
@@ -111,6 +122,18 @@ def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
             allow_host=options.allow_host,
             allow_clusterwide=options.allow_clusterwide,
             worker=options.worker,
-            pods=PodOptions(image=options.image or DEFAULT_IMAGE),
+            pods=_pods(options),
         )
+    )
+
+
+def _pods(options: ClusterOptions) -> PodOptions:
+    from harness.clusters.kubernetes import wishes
+
+    return wishes.PodOptions(
+        image=options.image or wishes.DEFAULT_IMAGE,
+        pull_policy=wishes.pull_policy(options.image_pull_policy or "IfNotPresent"),
+        pull_secrets=wishes.pull_secrets(options.image_pull_secret),
+        tolerations=wishes.tolerations(options.toleration),
+        node_selector=wishes.node_selector(options.node_selector),
     )

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class Option:
     name: str
     metavar: str
     help: str
+    several: bool = False
+    """May be given more than once on the command line; elsewhere with commas."""
 
     @property
     def dest(self) -> str:
@@ -43,6 +46,15 @@ OPTIONS = (
     Option("hubble-listen", "HOST:PORT", "serve the lab's flows there too, for `hubble observe --server HOST:PORT`"),
     Option("kube-context", "NAME", "existing: the kubeconfig context (default: the current one)"),
     Option("image", "IMAGE", "existing: the image of the test pods, any with python3 (default python:3.13-alpine)"),
+    Option("image-pull-policy", "POLICY", "existing: Always, IfNotPresent (default) or Never"),
+    Option(
+        "image-pull-secret",
+        "[NAMESPACE/]NAME",
+        "existing: pull the image with it; one with a namespace is copied to the run's",
+        several=True,
+    ),
+    Option("toleration", "KEY[=VALUE][:EFFECT]", "existing: put test pods on nodes with this taint too", several=True),
+    Option("node-selector", "KEY=VALUE", "existing: put test pods only on nodes with this label", several=True),
 )
 FLAGS = (
     Option("allow-host", "", "existing: host-network pods are allowed, in a privileged namespace of their own"),
@@ -63,6 +75,10 @@ class RunOptions:
     keep: bool
     kube_context: str | None
     image: str
+    image_pull_policy: str
+    image_pull_secret: str
+    toleration: str
+    node_selector: str
     allow_host: bool
     allow_clusterwide: bool
     repeat: tuple[str, ...]
@@ -92,7 +108,8 @@ def declare(parser: pytest.Parser) -> None:
         if option.name == "timeout":
             taken = importlib.util.find_spec("pytest_timeout") is not None
             names = ["--probe-timeout"] if taken else ["--timeout", "--probe-timeout"]
-        group.addoption(*names, dest=option.dest, default=None, metavar=option.metavar, help=option.help)
+        action = "append" if option.several else "store"
+        group.addoption(*names, dest=option.dest, action=action, default=None, metavar=option.metavar, help=option.help)
         parser.addini(option.dest, f"{option.help} (also {option.variable})", default="")
     for flag in FLAGS:
         group.addoption(f"--{flag.name}", dest=flag.dest, action="store_true", help=flag.help)
@@ -140,6 +157,10 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         keep=keep,
         kube_context=values.get("kube-context"),
         image=values.get("image", ""),
+        image_pull_policy=values.get("image-pull-policy", ""),
+        image_pull_secret=values.get("image-pull-secret", ""),
+        toleration=values.get("toleration", ""),
+        node_selector=values.get("node-selector", ""),
         allow_host="allow-host" in allowed,
         allow_clusterwide="allow-clusterwide" in allowed,
         repeat=tuple(repeat),
@@ -167,7 +188,7 @@ def _check_writable(option: str, given: str, path: Path) -> None:
 def _given(option: Option, config: pytest.Config, environment: Mapping[str, str]) -> tuple[str, str]:
     """The text, and the place that it comes from."""
     if (text := config.getoption(option.dest)) is not None:
-        return str(text), f"--{option.name}"
+        return ",".join(text) if option.several else str(text), f"--{option.name}"
     if text := environment.get(option.variable, ""):
         return text, f"environment variable {option.variable}"
     return str(config.getini(option.dest)), f"ini {option.dest}"
@@ -184,6 +205,14 @@ def _cilium(text: str) -> str:
     from harness.clusters.open import check_cilium
 
     check_cilium(text)
+    return text
+
+
+def _wish(name: str, text: str) -> str:
+    """Text that `clusters.kubernetes.wishes` can read."""
+    from harness.clusters.kubernetes import wishes
+
+    getattr(wishes, name)(text)
     return text
 
 
@@ -221,4 +250,8 @@ _CHECKS: Mapping[str, Callable[[str], Any]] = {
     "hubble-listen": _listen,
     "kube-context": str,
     "image": str,
+    "image-pull-policy": partial(_wish, "pull_policy"),
+    "image-pull-secret": partial(_wish, "pull_secrets"),
+    "toleration": partial(_wish, "tolerations"),
+    "node-selector": partial(_wish, "node_selector"),
 }

@@ -46,6 +46,10 @@ def test_every_option_can_be_given_in_all_three_places(option, resolved):
         "hubble-listen": "localhost:4245",
         "kube-context": "staging",
         "image": "registry.example/python:3.13",
+        "image-pull-policy": "Never",
+        "image-pull-secret": "ci/registry,other",
+        "toleration": "dedicated=tests:NoSchedule,gpu",
+        "node-selector": "pool=tests,kubernetes.io/os=linux",
     }[option.name]
     given = [
         resolved(f"--{option.name}={value}"),
@@ -64,6 +68,11 @@ def test_every_option_can_be_given_in_all_three_places(option, resolved):
         ("--hubble=requir", "--hubble: unknown value 'requir'", "did you mean `require`?"),
         ("--timeout=soon", "--timeout: 'soon' is no time-out", "a number of seconds"),
         ("--timeout=-1", "--timeout: '-1' is no time-out", "a number of seconds"),
+        ("--image-pull-policy=always", "--image-pull-policy: unknown pull policy 'always'", "did you mean `Always`?"),
+        ("--image-pull-secret=a/b/c", "--image-pull-secret: 'a/b/c' names no secret", "NAMESPACE/NAME"),
+        ("--toleration=a=b:NoSchedul", "--toleration: 'a=b:NoSchedul': unknown effect 'NoSchedul'", "did you mean `NoSchedule`?"),
+        ("--toleration==b", "--toleration: '=b' is no toleration", "KEY=VALUE:EFFECT"),
+        ("--node-selector=pool", "--node-selector: 'pool' selects no node", "KEY=VALUE"),
         ("--hubble-listen=nowhere", "--hubble-listen: 'nowhere' is no address to listen at", "HOST:PORT"),
     ],
 )
@@ -72,6 +81,12 @@ def test_a_wrong_value_says_what_is_known(args, message, hint, resolved):
         resolved(args)
     assert error.value.message == message
     assert hint in error.value.hint
+
+
+def test_what_may_be_given_several_times_adds_up(resolved):
+    options = resolved("--toleration=a=b", "--toleration=c:NoExecute,d")
+    assert options.toleration == "a=b,c:NoExecute,d"
+    assert options.repeat == ("--toleration=a=b,c:NoExecute,d",)
 
 
 def test_a_wrong_value_names_the_environment_variable_or_the_ini_key_it_came_from(resolved):

@@ -16,7 +16,7 @@ from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_p
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
-from harness.clusters.kubernetes.objects import PodOptions, case_objects
+from harness.clusters.kubernetes.objects import case_objects
 from harness.clusters.kubernetes.pods import PodAgent
 from harness.clusters.kubernetes.policies import Policies
 from harness.clusters.kubernetes.relay import Forward, credentials, find_relay, server_name
@@ -24,6 +24,7 @@ from harness.clusters.kubernetes.rename import Renaming
 from harness.clusters.kubernetes.run import RunId
 from harness.clusters.kubernetes.services import reachable
 from harness.clusters.kubernetes.settle import Settling
+from harness.clusters.kubernetes.wishes import PodOptions
 from harness.clusters.observe import observe
 from harness.errors import ClusterError, FlowsUnavailableError, ImageUnavailableError
 from harness.hubble.client import FlowFeed, Observer
@@ -89,7 +90,9 @@ class KubernetesCluster:
         self._options = options or KubernetesOptions()
         self._api = Api.connect(self._options.context)
         needed = [*permissions.NEEDED, *(permissions.CLUSTERWIDE if self._options.allow_clusterwide else ())]
+        needed += permissions.for_secrets(each.namespace for each in self._options.pods.pull_secrets if each.namespace)
         permissions.check(self._api, needed)
+        self._secrets = self._pull_secrets()
         self.run = RunId(self._options.worker)
         self._numbers = count(1)
         self._revision = 0
@@ -142,7 +145,9 @@ class KubernetesCluster:
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
-        objects = case_objects(case, renaming, self.run, placed, self._options.pods, allow_host=self._options.allow_host)
+        objects = case_objects(
+            case, renaming, self.run, placed, self._options.pods, allow_host=self._options.allow_host, secrets=self._secrets
+        )
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
         try:
             found = deploy(self._api, objects)
@@ -239,19 +244,33 @@ class KubernetesCluster:
             nodes = self._api.core.list_node(_request_timeout=10).items
         except API_ERRORS as error:
             raise failure("cannot list the nodes", error) from None
-        selector = self._options.pods.node_selector
-        keys = {each.get("key") for each in self._options.pods.tolerations}
+        wishes = self._options.pods
         ready = [
             node
             for node in nodes
             if not node.spec.unschedulable
             and any(each.type == "Ready" and each.status == "True" for each in node.status.conditions or [])
-            and all((node.metadata.labels or {}).get(key) == value for key, value in selector.items())
-            and not any(taint.effect != "PreferNoSchedule" and taint.key not in keys for taint in node.spec.taints or [])
+            and all((node.metadata.labels or {}).get(key) == value for key, value in wishes.node_selector)
+            and all(
+                taint.effect == "PreferNoSchedule" or any(each.covers(taint) for each in wishes.tolerations)
+                for taint in node.spec.taints or []
+            )
         ]
         if not ready:
-            raise ClusterError(f"none of the {len(nodes)} nodes is ready for pods", hint="see `kubectl get nodes` and the taints there")
+            raise ClusterError(
+                f"none of the {len(nodes)} nodes is ready for pods", hint="see `kubectl describe nodes`, --toleration and --node-selector"
+            )
         return sorted(ready, key=lambda node: str(node.metadata.name))
+
+    def _pull_secrets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those that are to be copied, by name."""
+        found = {}
+        for each in self._options.pods.pull_secrets:
+            if each.namespace:
+                with translated(f"cannot read the pull secret {each.namespace}/{each.name}"):
+                    secret = self._api.core.read_namespaced_secret(each.name, each.namespace, _request_timeout=10)
+                    found[each.name] = {"type": secret.type, "data": secret.data}
+        return found
 
     def _check_cilium(self) -> None:
         try:

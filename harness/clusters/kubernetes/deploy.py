@@ -35,6 +35,7 @@ def deploy(api: Api, objects: CaseObjects, *, within: float = 120.0) -> Mapping[
             [
                 *(("service_account", body) for body in objects.service_accounts),
                 *(("config_map", body) for body in objects.config_maps),
+                *(("secret", body) for body in objects.secrets),
                 *(("service", body) for body in objects.services),
             ],
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from harness.cases.case import Case, EndpointSpec, ServiceSpec
 from harness.clusters.kubernetes.rename import METADATA_NAME, Renaming, unique
 from harness.clusters.kubernetes.run import CASE_ANNOTATION, RunId
+from harness.clusters.kubernetes.wishes import PodOptions
 from harness.errors import ClusterError
 from harness.model.traffic import PodRef
 
@@ -21,19 +23,7 @@ _MOUNT = "/harness"
 PYTHON = ("python3", "-I", "-S", "-u", f"{_MOUNT}/agent.py")
 SERVED = ("auto", "http", "echo", "sink")
 """What the agent's ports can speak."""
-DEFAULT_IMAGE = "python:3.13-alpine"
 _NOBODY = 65534
-
-
-@dataclass(frozen=True, slots=True)
-class PodOptions:
-    """What a user may say about the pods. `pull_secrets` must be there in every namespace (an admission controller's business)."""
-
-    image: str = DEFAULT_IMAGE
-    pull_policy: str = "IfNotPresent"
-    pull_secrets: tuple[str, ...] = ()
-    tolerations: tuple[Mapping[str, Any], ...] = ()
-    node_selector: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +33,7 @@ class CaseObjects:
     namespaces: tuple[Mapping[str, Any], ...]
     service_accounts: tuple[Mapping[str, Any], ...]
     config_maps: tuple[Mapping[str, Any], ...]
+    secrets: tuple[Mapping[str, Any], ...]
     services: tuple[Mapping[str, Any], ...]
     pod_objects: tuple[Mapping[str, Any], ...]
     pods: Mapping[PodRef, PodRef]
@@ -54,9 +45,17 @@ def agent_text() -> str:
 
 
 def case_objects(
-    case: Case, renaming: Renaming, run: RunId, placed: Mapping[PodRef, str], options: PodOptions, *, allow_host: bool
+    case: Case,
+    renaming: Renaming,
+    run: RunId,
+    placed: Mapping[PodRef, str],
+    options: PodOptions,
+    *,
+    allow_host: bool,
+    secrets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> CaseObjects:
-    """`placed` are the nodes of the pods, by the cluster's names. ClusterError for what cannot be had here."""
+    """`placed` are the nodes of the pods, by the cluster's names; `secrets` are copied to every namespace, by name. ClusterError for what
+    cannot be had here."""
     host = unique("host", renaming.suffix)
     uses_host = any(spec.host_network for spec in case.endpoints.values())
     if uses_host and not allow_host:
@@ -86,6 +85,7 @@ def case_objects(
             for namespace, name in sorted(accounts)
         ),
         tuple({"metadata": {"name": AGENT, "namespace": name}, "data": {"agent.py": agent_text()}} for name in names),
+        tuple({"metadata": {"name": key, "namespace": name}, **secret} for name in names for key, secret in secrets.items()),
         tuple(_service(spec, renaming) for spec in case.services.values()),
         tuple(objects),
         pods,
@@ -146,9 +146,9 @@ def _pod(spec: EndpointSpec, ref: PodRef, there: PodRef, node: str, options: Pod
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": 0,
             "restartPolicy": "Never",
-            "nodeSelector": {**options.node_selector, "kubernetes.io/hostname": node},
-            "tolerations": [dict(each) for each in options.tolerations],
-            "imagePullSecrets": [{"name": name} for name in options.pull_secrets],
+            "nodeSelector": {**dict(options.node_selector), "kubernetes.io/hostname": node},
+            "tolerations": [each.manifest() for each in options.tolerations],
+            "imagePullSecrets": [{"name": each.name} for each in options.pull_secrets],
             "securityContext": security,
             "containers": [container],
             "volumes": [{"name": AGENT, "configMap": {"name": AGENT}}],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +45,15 @@ NEEDED = (
 """What every run does. exec needs both of its verbs."""
 CLUSTERWIDE = _each("create get update delete", "ciliumclusterwidenetworkpolicies", "cilium.io")
 """With --allow-clusterwide."""
+
+
+def for_secrets(namespaces: Iterable[str]) -> tuple[Permission, ...]:
+    """To copy secrets from these namespaces to the run's."""
+    spaces = sorted(set(namespaces))
+    return (
+        *(each for space in spaces for each in _each("get", "secrets", namespace=space)),
+        *(_each("create", "secrets") if spaces else ()),
+    )
 
 
 def missing(api: Api, wanted: Sequence[Permission]) -> tuple[Permission, ...]:

@@ -16,8 +16,8 @@ from harness.clusters.kubernetes import permissions
 from harness.clusters.kubernetes.client import Api
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
 from harness.clusters.kubernetes.exec import run
-from harness.clusters.kubernetes.objects import PodOptions
 from harness.clusters.kubernetes.run import RUN_LABEL
+from harness.clusters.kubernetes.wishes import PodOptions
 from harness.engine.events import Event, PhaseFinished
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
