@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from harness.model.identity import Identity
@@ -15,6 +16,7 @@ from harness.model.traffic import Direction, PodRef
 from harness.model.verdict import Decision
 from harness.policy.evaluate import Evaluator
 from harness.policy.identities import bits
+from harness.policy.l7 import proxy_rules
 from harness.policy.map import DirectionPolicy, EndpointPolicy, Interval, PolicyMaps
 from harness.policy.options import Options
 from harness.policy.rules import ALLOW_ANY_EGRESS, ALLOW_ANY_INGRESS, Parser
@@ -110,9 +112,7 @@ def flatten(entries: Sequence[PeerEntry], default: Decision, options: Options) -
             matching = [each for each in mine if each.entry.first <= first <= each.entry.last]
             interval = _interval(protocol, first, after - 1, matching, default, options)
             if pending is not None and interval is not None and _same(pending, interval):
-                pending = Interval(
-                    protocol, pending.first, interval.last, interval.decision, interval.rules, interval.redirect, interval.auth
-                )
+                pending = replace(pending, last=interval.last)
                 continue
             if pending is not None:
                 yield pending
@@ -126,13 +126,9 @@ def _interval(protocol: int, first: int, last: int, matching: Sequence[PeerEntry
     if outcome.decision is Decision.DEFAULT_DENY or _IMPLICIT.issuperset(outcome.rules):
         return None
     redirect = _REDIRECTS.get(outcome.parser, "http")
-    return Interval(protocol, first, last, outcome.decision, outcome.rules, redirect, outcome.auth)
+    proxy = proxy_rules(outcome.allows) if redirect else None
+    return Interval(protocol, first, last, outcome.decision, outcome.rules, redirect, outcome.auth, proxy)
 
 
 def _same(one: Interval, other: Interval) -> bool:
-    return one.last + 1 == other.first and (one.decision, one.rules, one.redirect, one.auth) == (
-        other.decision,
-        other.rules,
-        other.redirect,
-        other.auth,
-    )
+    return one.last + 1 == other.first and replace(one, first=0, last=0) == replace(other, first=0, last=0)

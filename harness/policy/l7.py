@@ -11,16 +11,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from harness.model.traffic import Request, RequestKind
 from harness.model.verdict import L7Decision
 from harness.policy.fqdn import FQDNMatcher
 from harness.policy.l4 import Filter, SelectorPolicy
+from harness.policy.map import ProxyRules
 from harness.policy.rules import DNSRule, HTTPRule, Mismatch, Parser
 from harness.policy.validate import regex
 
+_R = TypeVar("_R")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPED_SLASH = re.compile(r"%(2f|5c)", re.IGNORECASE)
@@ -49,6 +51,35 @@ def winning_redirect(allows: Iterable[Applicable]) -> SelectorPolicy | None:
     """The policy whose proxy gets the connection, or None if no proxy does. A redirect outranks any plain allow."""
     redirects = [each.policy for each in allows if not each.policy.plain]
     return min(redirects, key=lambda policy: policy.priority or 1 << 16, default=None)
+
+
+def proxy_rules(allows: Sequence[Applicable]) -> ProxyRules:
+    """What the proxy that `winning_redirect` names has to go by: the same rules as `answer`, those that match for certain."""
+    certain = [each for each in allows if each.certain]
+    winner = winning_redirect(certain)
+    if winner is not None and winner.parser is Parser.DNS:
+        proxied = {id(each.filter) for each in certain if each.policy.parser is Parser.DNS}
+        own = [each.policy for each in certain if id(each.filter) in proxied]
+        return ProxyRules(everything=not all(policy.dns for policy in own), dns=_once(rule for policy in own for rule in policy.dns))
+    policies = [each.policy for each in certain]
+    return ProxyRules(
+        everything=any(policy.plain for policy in policies),
+        http=_once(rule for policy in policies for rule in policy.http),
+        server_names=tuple(sorted({name for policy in policies for name in policy.server_names})),
+        beyond=next(filter(None, map(_beyond, policies)), ""),
+    )
+
+
+def _beyond(policy: SelectorPolicy) -> str:
+    if policy.parser in (Parser.CRD, Parser.KAFKA, Parser.PROXYLIB):
+        return f"listener {policy.listener}" if policy.listener else f"{policy.parser_name.lower()} rules"
+    if policy.terminating_tls is not None or policy.originating_tls is not None:
+        return "TLS inspection"
+    return ""
+
+
+def _once(rules: Iterable[_R]) -> tuple[_R, ...]:
+    return tuple(dict.fromkeys(rules))
 
 
 def answer(allows: Sequence[Applicable], request: Request) -> L7Answer:

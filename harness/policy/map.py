@@ -8,6 +8,23 @@ from dataclasses import dataclass
 from harness.model.identity import Identity
 from harness.model.traffic import PodRef
 from harness.model.verdict import Decision, PolicyRef, RuleRef
+from harness.policy.rules import DNSRule, HTTPRule
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRules:
+    """What a proxy lets pass on connections that are redirected to it: whatever any part of this allows.
+
+    `everything`: an allow without L7 rules matches too. `http` are the requests allowed over plain text, `server_names` the names of TLS
+    connections that pass unread (`*` stays within a label, `**` crosses them, `*` alone is any name), `dns` the names that may be asked for.
+    An empty HTTPRule allows every request. `beyond` says what else the rules ask for, such as a listener of the user's; '' for nothing.
+    """
+
+    everything: bool = False
+    http: tuple[HTTPRule, ...] = ()
+    server_names: tuple[str, ...] = ()
+    dns: tuple[DNSRule, ...] = ()
+    beyond: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,8 @@ class Interval:
     redirect: str = ""
     """`http`, `tls` or `dns` where a proxy has the last word, else ''."""
     auth: bool = False
+    proxy: ProxyRules | None = None
+    """What that proxy lets pass; None without a redirect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from harness.model.traffic import Direction, EntityName, Protocol
 from harness.model.verdict import Decision
 from harness.policy.compile import compile_maps
 from harness.policy.evaluate import Evaluator
-from harness.policy.map import DirectionPolicy, Interval, PolicyMaps
+from harness.policy.map import DirectionPolicy, Interval, PolicyMaps, ProxyRules
 from harness.policy.options import Options
 from harness.policy.repository import Repository
+from harness.policy.rules import DNSRule, HTTPRule
 from tests.policy.policy_worlds import NAMESPACES, WORLD, app, cnp, evaluator, law, pod, ports, repositories, states
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6, Protocol.VRRP)
@@ -155,6 +156,33 @@ def test_redirects_and_authentication_are_marked() -> None:
     assert at(web.egress, 6, 443).redirect == "tls"
     assert at(web.ingress, 6, 9000).decision is Decision.AUTH
     assert at(web.ingress, 6, 9000).auth
+    assert at(web.ingress, 6, 80).proxy == ProxyRules(http=(HTTPRule(path="/x"),))
+    assert at(web.egress, 17, 53).proxy == ProxyRules(dns=(DNSRule(match_pattern="*"),))
+    assert at(web.egress, 6, 443).proxy == ProxyRules(server_names=("x.io",))
+    assert at(web.ingress, 6, 9000).proxy is None
+
+
+def test_a_proxy_gets_every_allow_that_matches_the_connection() -> None:
+    """Envoy looks at all rules of the port, whichever of them redirected; the DNS proxy only at those of its own filter."""
+    made = evaluator(
+        cnp("p", ingress=[{"fromEntities": ["remote-node"], "toPorts": ports("80/TCP", rules={"http": [{"method": "GET"}]})}]),
+        cnp("q", ingress=[{"toPorts": ports("80/TCP", rules={"http": [{"path": "/x"}]})}]),
+        cnp("r", ingress=[{"fromEntities": ["host"]}]),
+        cnp("s", egress=[{"toPorts": ports("53/UDP", rules={"dns": [{"matchName": "a.io"}]})}, {"toEntities": ["remote-node"]}]),
+    )
+    web = compile_maps(made).endpoints[WORLD.pods[3].ref]
+
+    def rules(side: DirectionPolicy, peer: EntityName, protocol: int, port: int) -> ProxyRules | None:
+        found = lookup(side, made.identities.identities[made.identities.entities[peer]].number, protocol, port)
+        return found.proxy if found else None
+
+    def parts(found: ProxyRules | None) -> tuple[bool, set[HTTPRule]]:
+        assert found is not None
+        return found.everything, set(found.http)
+
+    assert parts(rules(web.ingress, EntityName.REMOTE_NODE, 6, 80)) == (False, {HTTPRule(method="GET"), HTTPRule(path="/x")})
+    assert parts(rules(web.ingress, EntityName.HOST, 6, 80)) == (True, {HTTPRule(path="/x")})
+    assert rules(web.egress, EntityName.REMOTE_NODE, 17, 53) == ProxyRules(dns=(DNSRule(match_name="a.io"),))
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
