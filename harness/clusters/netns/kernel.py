@@ -1,16 +1,22 @@
-"""Namespaces and process attributes that Python 3.11 has no calls for: unshare, setns, prctl. Knows nothing of links or addresses."""
+"""Namespaces and process attributes that Python 3.11 has no calls for: unshare, setns, mount, prctl. Knows nothing of links or addresses."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUTS = 0x04000000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_PRIVATE = 0x40000
 _PR_SET_PDEATHSIG = 1
 FORBIDDEN = 3
 """The exit status of a lab that was not allowed to make its namespaces."""
@@ -95,3 +101,28 @@ def die_with_parent(parent: int) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(0)
+
+
+def join(network: Path, user: Path) -> None:
+    """Move this process, which must have one thread, to the namespaces of another: its user namespace where that is not ours, then a network
+    namespace. Both are paths in /proc. Raises OSError."""
+    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (network, user)]
+    try:
+        if not user.samefile("/proc/self/ns/user"):
+            _check(_libc.setns(descriptors[1], _CLONE_NEWUSER), "setns(CLONE_NEWUSER)")
+        _check(_libc.setns(descriptors[0], _CLONE_NEWNET), "setns(CLONE_NEWNET)")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def own_files(covers: Mapping[Path, Path], hostname: str) -> None:
+    """Give this process a mount namespace in which files (the keys) are covered by others, and a machine's name of its own. What is not there
+    cannot be covered, and stays so. Raises OSError."""
+    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS), "unshare(CLONE_NEWNS | CLONE_NEWUTS)")
+    _check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
+    for place, file in covers.items():
+        target = place.resolve()
+        if target.exists():
+            _check(_libc.mount(os.fsencode(file), os.fsencode(target), None, _MS_BIND, None), f"mount {place}")
+    socket.sethostname(hostname)

@@ -183,10 +183,11 @@ class Lab:
         return self._filters[node].listed()
 
     def namespaces(self) -> Mapping[str, int]:
-        """The network namespaces of the case's pods and of the nodes, as descriptors of this process."""
+        """The network namespaces of the case's pods, of the nodes and of what is outside, as descriptors of this process."""
         return {
             **{f"pod {ref}": slot.namespace.fd for ref, slot in self._slots.items()},
             **{f"node {name}": node.namespace.fd for name, node in self._topology.nodes.items()},
+            **{host.name: host.namespace.fd for host in (self._topology.world, self._topology.kube_apiserver)},
         }
 
     def published(self) -> int:

@@ -131,11 +131,12 @@ def sweep(parent: Path) -> None:
             # One that is just being made has no lock yet.
             if folder.name.startswith(_NEW) and time.time() - about.st_mtime < _YOUNG:
                 continue
-            if not _alive(folder):
+            if not alive(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(folder: Path) -> bool:
+def alive(folder: Path) -> bool:
+    """Whether somebody holds the lock of this folder."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
