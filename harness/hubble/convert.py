@@ -228,7 +228,8 @@ def _ref_of(data: bytes) -> PolicyRef:
 
 
 def _refs_of(policies: Collection[flow_pb2.Policy]) -> tuple[PolicyRef, ...]:
-    return tuple([_ref_of(policy.SerializeToString()) for policy in policies]) if policies else ()
+    # Rules that Cilium adds itself (the own node always gets in) are told by their labels alone: no policy of a name decided.
+    return tuple([_ref_of(policy.SerializeToString()) for policy in policies if policy.name]) if policies else ()
 
 
 @lru_cache(maxsize=512)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_CONTROL = "\0policy-harness-" + os.environ.get("HARNESS_NAME", "")
+# Abstract, so in a node's network it is seen by all pods there: named by the pod, which is unique in the cluster.
+_CONTROL = "\0policy-harness-" + os.environ.get("HARNESS_POD", "")
 _LONGEST = 65536
 _REMEMBERED = 100000
 _AT_ONCE = 64

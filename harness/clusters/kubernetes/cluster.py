@@ -146,16 +146,23 @@ class KubernetesCluster:
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
         objects = case_objects(
-            case, renaming, self.run, placed, self._options.pods, allow_host=self._options.allow_host, secrets=self._secrets
+            case,
+            renaming,
+            self.run,
+            placed,
+            self._options.pods,
+            allow_host=self._options.allow_host,
+            nodes=used,
+            secrets=self._secrets,
         )
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
         try:
             found = deploy(self._api, objects)
-            found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()})
+        used = {*placed.values(), names["a"], names["b"]}
+            found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()}, used)
             state = cluster_state(case, names)
             placement = Placement(state, found_at)
-            owners = {address: key.removeprefix("pod:") for key, all_ in found_at.items() if key.startswith("pod:") for address in all_}
-            agent = PodAgent(self._api, objects.pods, owners)
+            agent = PodAgent(self._api, objects.pods, _owners(found_at))
             endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
             nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}
             policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)
@@ -282,8 +289,8 @@ class KubernetesCluster:
                     hint="is --kube-context the right one?",
                 ) from None
 
-    def _addresses(self, case: Case, renaming: Renaming, pods: Mapping[PodRef, Any]) -> Mapping[str, tuple[str, ...]]:
-        out = {f"pod:{ref}": _ordered(each.ip for each in addresses(pod.status, "pod")) for ref, pod in pods.items()}
+    def _addresses(self, case: Case, renaming: Renaming, pods: Mapping[PodRef, Any], nodes: set[str]) -> Mapping[str, tuple[str, ...]]:
+        out = {f"pod:{ref}": _ordered(each.ip for each in addresses(pod.status, "pod")) for ref, pod in pods.items() if ref.namespace}
         for node in self._nodes:
             out[f"node:{node.metadata.name}"] = _ordered(each.address for each in node.status.addresses if each.type == "InternalIP")
         for key, spec in case.services.items():
@@ -294,6 +301,8 @@ class KubernetesCluster:
                     raise failure(f"cannot read the service {key}", error) from None
                 out[f"service:{key}"] = _ordered(addresses(service.spec, "cluster"))
         return out
+            if node.metadata.name not in nodes:
+                continue
 
     def _connect_flows(self) -> None:
         if not self._options.flows:
@@ -342,6 +351,17 @@ def _renamed(probe: Probe, renaming: Renaming) -> Probe:
     if probe.request is None or not probe.request.name:
         return probe
     return replace(probe, request=replace(probe.request, name=renaming.dns(probe.request.name)))
+def _owners(found: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]]:
+    """The servers that have each address."""
+    owners: dict[str, set[str]] = {}
+    for key, all_ in found.items():
+        kind, _, name = key.partition(":")
+        if kind in ("pod", "node"):
+            for address in all_:
+                owners.setdefault(address, set()).add(name if kind == "pod" else server(name))
+    return {address: frozenset(names) for address, names in owners.items()}
+
+
 
 
 def _status(modelled: PolicyStatus, error: PolicyError | None) -> PolicyStatus:

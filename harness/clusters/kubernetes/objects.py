@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 from harness.cases.case import Case, EndpointSpec, ServiceSpec
+from harness.clusters.kubernetes.nodes import needed as nodes_needed
+from harness.clusters.kubernetes.nodes import served, server, site
 from harness.clusters.kubernetes.rename import METADATA_NAME, Renaming, unique
 from harness.clusters.kubernetes.run import CASE_ANNOTATION, RunId
 from harness.clusters.kubernetes.wishes import PodOptions
@@ -24,6 +27,8 @@ PYTHON = ("python3", "-I", "-S", "-u", f"{_MOUNT}/agent.py")
 SERVED = ("auto", "http", "echo", "sink")
 """What the agent's ports can speak."""
 _NOBODY = 65534
+_LONGEST = 63
+"""Characters of a pod's name: it is its hostname too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,14 @@ def case_objects(
     options: PodOptions,
     *,
     allow_host: bool,
+    nodes: Iterable[str] = (),
     secrets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> CaseObjects:
-    """`placed` are the nodes of the pods, by the cluster's names; `secrets` are copied to every namespace, by name. ClusterError for what
-    cannot be had here."""
+    """`placed` are the nodes of the pods, by the cluster's names; `secrets` are copied to every namespace, by name; each of `nodes` gets a
+    pod in its network where the case speaks of nodes. ClusterError for what cannot be had here."""
     host = unique("host", renaming.suffix)
-    uses_host = any(spec.host_network for spec in case.endpoints.values())
+    for_nodes = sorted(set(nodes)) if allow_host and nodes_needed(case) else []
+    uses_host = bool(for_nodes) or any(spec.host_network for spec in case.endpoints.values())
     if uses_host and not allow_host:
         raise ClusterError(f"case `{case.name}` has host-network endpoints", hint="pass --allow-host to run privileged-namespace pods")
     names = [*renaming.namespaces.values(), *([host] if uses_host else [])]
@@ -72,12 +79,16 @@ def case_objects(
     for spec in case.endpoints.values():
         for ref in spec.pods():
             there = (
-                PodRef(host, f"{ref.namespace}-{ref.name}"[:63].rstrip("-"))
+                PodRef(host, _short(f"{ref.namespace}-{ref.name}"))
                 if spec.host_network
                 else PodRef(renaming.namespace(ref.namespace), ref.name)
             )
             pods[ref] = there
-            objects.append(_pod(spec, ref, there, placed[ref], options, case))
+            objects.append(_pod(spec, str(ref), there, placed[ref], options, case))
+    for node in for_nodes:
+        spec = EndpointSpec("node", "", {}, case.location, ports=served(case, placed, node), host_network=True)
+        there = pods[site(node)] = PodRef(host, _short(f"node-{node}"))
+        objects.append(_pod(spec, server(node), there, node, options, case))
     return CaseObjects(
         tuple(namespaces),
         tuple(
@@ -106,13 +117,21 @@ def _ports(spec: EndpointSpec) -> Iterator[Mapping[str, Any]]:
             yield {"port": port.port, "protocol": port.protocol.value, "serve": port.serve.value}
 
 
-def _pod(spec: EndpointSpec, ref: PodRef, there: PodRef, node: str, options: PodOptions, case: Case) -> Mapping[str, Any]:
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _pod(spec: EndpointSpec, name: str, there: PodRef, node: str, options: PodOptions, case: Case) -> Mapping[str, Any]:
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": options.image,
         "imagePullPolicy": options.pull_policy,
         "command": [*PYTHON, "serve"],
-        "env": [{"name": "HARNESS_NAME", "value": str(ref)}, {"name": "HARNESS_PORTS", "value": json.dumps(list(_ports(spec)))}],
+        "env": [
+            {"name": "HARNESS_NAME", "value": name},
+            {"name": "HARNESS_POD", "value": str(there)},
+            {"name": "HARNESS_PORTS", "value": json.dumps(list(_ports(spec)))},
+        ],
         "ports": [
             {"containerPort": port.port, "protocol": port.protocol.value, **({"name": port.name} if port.name else {})}
             for port in spec.ports

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.clusters.kubernetes import nodes
 from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.clusters.kubernetes.deploy import fault_of
 from harness.clusters.kubernetes.exec import Exec, Exit
@@ -70,7 +71,7 @@ class _Plan:
 class PodAgent:
     """The pods of one case as an `Agent`. `pods` says where each is; `owners` whose each address is."""
 
-    def __init__(self, api: Api, pods: Mapping[PodRef, PodRef], owners: Mapping[str, str]) -> None:
+    def __init__(self, api: Api, pods: Mapping[PodRef, PodRef], owners: Mapping[str, frozenset[str]]) -> None:
         self._api = api
         self._pods = pods
         self._owners = owners
@@ -117,7 +118,7 @@ class PodAgent:
 
     def _servers(self, probe: Probe) -> tuple[PodRef, ...]:
         """The pods whose answer is the intended one, and which can be asked."""
-        named = (PodRef(*name.split("/", 1)) for name in probe.expected_servers if name.count("/") == 1)
+        named = map(_named, probe.expected_servers)
         return tuple(ref for ref in named if ref in self._pods)
 
     def _nowhere(self, plan: _Plan) -> list[ProbeResult]:
@@ -235,7 +236,7 @@ class PodAgent:
         if probe.id in plan.sunk:
             result = replace(result, ending=Ending.ANSWERED, server=plan.sunk[probe.id], nonce=probe.nonce, server_saw=True)
         elif result.ending is Ending.ANSWERED:
-            server = result.server or ("" if probe.protocol.has_ports else self._owners.get(probe.address, ""))
+            server = result.server or ("" if probe.protocol.has_ports else self._owner(probe))
             result = replace(result, server=server, server_saw=result.nonce == probe.nonce and server in probe.expected_servers)
         else:
             servers = [pod for pod in self._servers(probe) if pod in plan.talks]
@@ -243,6 +244,11 @@ class PodAgent:
                 return self._hold(plan, probe, result, servers)
         del plan.probes[probe.id]
         return [result]
+
+    def _owner(self, probe: Probe) -> str:
+        """Whose address a ping went to. A node's is that of every pod in its network."""
+        owners = self._owners.get(probe.address, frozenset())
+        return next((each for each in probe.expected_servers if each in owners), min(owners, default=""))
 
     def _hold(self, plan: _Plan, probe: Probe, result: ProbeResult, servers: Iterable[PodRef]) -> list[AgentEvent]:
         held = _Held(result, set())
@@ -328,6 +334,13 @@ def _site(probe: Probe) -> PodRef:
     if probe.site.kind != "pod" or "/" not in probe.site.name:
         return PodRef("", str(probe.site))
     return PodRef(*probe.site.name.split("/", 1))
+
+
+def _named(server: str) -> PodRef:
+    """The pod that is a server."""
+    if "/" not in server:
+        return nodes.site(server.removeprefix(nodes.server("")))
+    return PodRef(*server.split("/", 1))
 
 
 def _parsed(line: str) -> dict[str, Any]:

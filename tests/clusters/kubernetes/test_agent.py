@@ -30,7 +30,7 @@ class Pod:
         self.protocol = protocol
         self.serve = serve
         ports = json.dumps([{"port": self.port, "protocol": protocol, "serve": serve}])
-        environment = {**os.environ, "HARNESS_NAME": f"shop/web-{secrets.token_hex(4)}", "HARNESS_PORTS": ports}
+        environment = {**os.environ, "HARNESS_NAME": "shop/web", "HARNESS_POD": secrets.token_hex(8), "HARNESS_PORTS": ports}
         self.name = environment["HARNESS_NAME"]
         command = [sys.executable, "-I", "-S", "-u", str(AGENT)]
         self.server = subprocess.Popen([*command, "serve"], env=environment)
