@@ -16,6 +16,7 @@ from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_p
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
+from harness.clusters.kubernetes.nodes import server
 from harness.clusters.kubernetes.objects import case_objects
 from harness.clusters.kubernetes.pods import PodAgent
 from harness.clusters.kubernetes.policies import Policies
