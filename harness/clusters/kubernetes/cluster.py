@@ -146,6 +146,7 @@ class KubernetesCluster:
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
+        used = {*placed.values(), names["a"], names["b"]}
         objects = case_objects(
             case,
             renaming,
@@ -159,7 +160,6 @@ class KubernetesCluster:
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
         try:
             found = deploy(self._api, objects)
-        used = {*placed.values(), names["a"], names["b"]}
             found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()}, used)
             state = cluster_state(case, names)
             placement = Placement(state, found_at)
@@ -293,6 +293,8 @@ class KubernetesCluster:
     def _addresses(self, case: Case, renaming: Renaming, pods: Mapping[PodRef, Any], nodes: set[str]) -> Mapping[str, tuple[str, ...]]:
         out = {f"pod:{ref}": _ordered(each.ip for each in addresses(pod.status, "pod")) for ref, pod in pods.items() if ref.namespace}
         for node in self._nodes:
+            if node.metadata.name not in nodes:
+                continue
             out[f"node:{node.metadata.name}"] = _ordered(each.address for each in node.status.addresses if each.type == "InternalIP")
         for key, spec in case.services.items():
             if not spec.headless:
@@ -302,8 +304,6 @@ class KubernetesCluster:
                     raise failure(f"cannot read the service {key}", error) from None
                 out[f"service:{key}"] = _ordered(addresses(service.spec, "cluster"))
         return out
-            if node.metadata.name not in nodes:
-                continue
 
     def _connect_flows(self) -> None:
         if not self._options.flows:
@@ -343,15 +343,6 @@ async def _close(flows: _Flows) -> None:
         flows.forward.close()
 
 
-def _ordered(addresses: Any) -> tuple[str, ...]:
-    return tuple(sorted(addresses or (), key=lambda address: Family.of(address) is Family.IPV6))
-
-
-def _renamed(probe: Probe, renaming: Renaming) -> Probe:
-    """Names that are looked up are the cluster's."""
-    if probe.request is None or not probe.request.name:
-        return probe
-    return replace(probe, request=replace(probe.request, name=renaming.dns(probe.request.name)))
 def _owners(found: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]]:
     """The servers that have each address."""
     owners: dict[str, set[str]] = {}
@@ -363,6 +354,15 @@ def _owners(found: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]
     return {address: frozenset(names) for address, names in owners.items()}
 
 
+def _ordered(addresses: Any) -> tuple[str, ...]:
+    return tuple(sorted(addresses or (), key=lambda address: Family.of(address) is Family.IPV6))
+
+
+def _renamed(probe: Probe, renaming: Renaming) -> Probe:
+    """Names that are looked up are the cluster's."""
+    if probe.request is None or not probe.request.name:
+        return probe
+    return replace(probe, request=replace(probe.request, name=renaming.dns(probe.request.name)))
 
 
 def _status(modelled: PolicyStatus, error: PolicyError | None) -> PolicyStatus:
