@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
     "predict": ("harness.cli.predict", "What Cilium would decide, by the policy model alone."),
     "schema": ("harness.cli.schema", "Print the JSON Schema of case files, for editors."),
+    "sweep": ("harness.cli.sweep", "List what killed runs left on a Kubernetes cluster, and remove it."),
 }
 """Each command is imported when it is called; its one line of help is here, so that `--help` imports none."""
 

@@ -38,6 +38,8 @@ class ClusterOptions:
     hubble: Hubble | None = None
     """None: the cluster's default (`require`, on `existing` `auto`)."""
     keep: bool = False
+    run: str = ""
+    """What the workers of one run have in common and no other run has; '' where there is one process."""
     worker: str = ""
     hubble_listen: str = ""
     """Serve the lab's flows at this address (HOST:PORT) too; '' for its own socket only."""
@@ -121,6 +123,7 @@ def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
             require_flows=hubble is Hubble.REQUIRE,
             allow_host=options.allow_host,
             allow_clusterwide=options.allow_clusterwide,
+            run=options.run,
             worker=options.worker,
             pods=_pods(options),
         )

@@ -36,9 +36,11 @@ class OpeningError(Exception):
 class Run:
     """Opens once, closes once. `take` hands over the events since the last time."""
 
-    def __init__(self, options: RunOptions, worker: str) -> None:
+    def __init__(self, options: RunOptions, worker: str = "", shared: str = "") -> None:
+        """`worker` tells the workers of a run apart, `shared` is what they have in common; both '' where this process is alone."""
         self.options = options
         self.worker = worker
+        self._shared = shared
         self.cluster: Cluster | None = None
         self._session: Session | None = None
         self._failure: OpeningError | None = None
@@ -65,6 +67,7 @@ class Run:
                         cilium=options.cilium,
                         hubble=hubble,
                         keep=options.keep,
+                        run=self._shared,
                         worker=self.worker,
                         hubble_listen=options.hubble_listen,
                         kube_context=options.kube_context,
@@ -133,5 +136,5 @@ def run_of(config: pytest.Config) -> Run:
         from harness.plugin.options import resolve
 
         worker: dict[str, Any] = getattr(config, "workerinput", {})
-        run = config.stash[RUN] = Run(resolve(config), str(worker.get("workerid", "")))
+        run = config.stash[RUN] = Run(resolve(config), str(worker.get("workerid", "")), str(worker.get("testrunuid", "")))
     return run

@@ -16,6 +16,7 @@ from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_p
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
+from harness.clusters.kubernetes.lifetime import Lifetime
 from harness.clusters.kubernetes.nodes import server
 from harness.clusters.kubernetes.objects import case_objects
 from harness.clusters.kubernetes.pods import PodAgent
@@ -53,6 +54,8 @@ class KubernetesOptions:
     require_flows: bool = False
     allow_host: bool = False
     allow_clusterwide: bool = False
+    run: str = ""
+    """What the workers of one run have in common and no other run has; '' for a run of one process."""
     worker: str = ""
     pods: PodOptions = field(default_factory=PodOptions)
 
@@ -94,7 +97,8 @@ class KubernetesCluster:
         needed += permissions.for_secrets(each.namespace for each in self._options.pods.pull_secrets if each.namespace)
         permissions.check(self._api, needed)
         self._secrets = self._pull_secrets()
-        self.run = RunId(self._options.worker)
+        self.run = RunId.of(self._options.run, self._options.worker)
+        self._lifetime = Lifetime(self._api, self.run)
         self._numbers = count(1)
         self._revision = 0
         self._open: _Open | None = None
@@ -141,6 +145,7 @@ class KubernetesCluster:
         self.release()
         if self._no_image is not None:
             raise self._no_image
+        self._lifetime.begin()
         suffix = self.run.suffix(next(self._numbers))
         renaming = Renaming.of(case.namespaces, suffix)
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
@@ -236,8 +241,11 @@ class KubernetesCluster:
             self.release()
         finally:
             flows, self._flows = self._flows, None
-            if flows is not None:
-                background.wait_for(_close(flows))
+            try:
+                if flows is not None:
+                    background.wait_for(_close(flows))
+            finally:
+                self._lifetime.end()
 
     # Looking around
 

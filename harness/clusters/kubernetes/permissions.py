@@ -32,7 +32,7 @@ def _each(verbs: str, resource: str, group: str = "", namespace: str = "") -> tu
 
 
 NEEDED = (
-    *_each("create delete", "namespaces"),
+    *_each("create list delete", "namespaces"),
     *_each("list", "nodes"),
     *_each("create get list watch", "pods"),
     *_each("get create", "pods/exec"),
@@ -41,9 +41,10 @@ NEEDED = (
     *_each("create get", "services"),
     *_each("create get delete", "networkpolicies", "networking.k8s.io"),
     *_each("create get update delete", "ciliumnetworkpolicies", "cilium.io"),
+    *_each("create patch", "leases", "coordination.k8s.io"),
 )
 """What every run does. exec needs both of its verbs."""
-CLUSTERWIDE = _each("create get update delete", "ciliumclusterwidenetworkpolicies", "cilium.io")
+CLUSTERWIDE = _each("create get list update delete", "ciliumclusterwidenetworkpolicies", "cilium.io")
 """With --allow-clusterwide."""
 
 
