@@ -182,9 +182,13 @@ class NetnsCluster:
         lab = f"/proc/{self.pid}"
         rootless = os.readlink(f"{lab}/ns/user") != os.readlink("/proc/self/ns/user")  # noqa: PTH115 -- no path: `user:[number]`
         user = f"--user={lab}/ns/user --preserve-credentials " if rootless else ""
-        namespaces: Mapping[str, int] = self._call("namespaces")
-        lines = [f"  nsenter {user}--net={lab}/fd/{descriptor} sh   # {name}" for name, descriptor in namespaces.items()]
+        lines = [f"  nsenter {user}--net={lab}/fd/{descriptor} sh   # {name}" for name, descriptor in self.namespaces().items()]
         return "\n".join([f"the lab is process {self.pid}; a shell inside (on a node, `nft list ruleset` shows what is enforced):", *lines])
+
+    def namespaces(self) -> Mapping[str, int]:
+        """The network namespaces of pods (`pod ns/name`), nodes (`node a`), `world` and `kube-apiserver`: descriptors of the process `pid`."""
+        found: Mapping[str, int] = self._call("namespaces")
+        return found
 
     def counters(self) -> Mapping[str, int]:
         """How many packets the kernel reported so far, and how often it lost some."""
