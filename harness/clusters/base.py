@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness.cases.case import Case, Placement, PolicyObject
 from harness.model.flow import Flow, LostEvents
@@ -80,3 +80,10 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Release everything. Idempotent."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A cluster that found something at its start which a reader of any report of the run must know."""
+
+    notes: Sequence[str]

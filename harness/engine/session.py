@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.cases.case import Case, Expectation, Phase, Placement
-from harness.clusters.base import Change, Cluster, Enforcement
+from harness.clusters.base import Change, Cluster, Enforcement, Noted
 from harness.clusters.open import Hubble, default_timeout
 from harness.engine.checks import Check, checks
 from harness.engine.coverage import uncovered
@@ -335,7 +335,7 @@ def _notes(cluster: Cluster, *, flows_on: bool) -> tuple[str, ...]:
         notes.append("simulated: the policy model answers, no packet is sent")
     if not flows_on:
         notes.append("packets only: flows are off, so no side, reason or policy can be verified")
-    return tuple(notes)
+    return (*notes, *(cluster.notes if isinstance(cluster, Noted) else ()))
 
 
 def _text(document: Mapping[str, Any]) -> str:

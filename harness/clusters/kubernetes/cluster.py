@@ -16,6 +16,7 @@ from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_p
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
+from harness.clusters.kubernetes.foreign import foreign
 from harness.clusters.kubernetes.lifetime import Lifetime
 from harness.clusters.kubernetes.nodes import server
 from harness.clusters.kubernetes.objects import case_objects
@@ -136,6 +137,8 @@ class KubernetesCluster:
         except BaseException:
             self.close()
             raise
+        self.notes = tuple(self._what_to_know())
+        """What a reader of the run's reports must know of this cluster."""
 
     # The contract
 
@@ -248,6 +251,17 @@ class KubernetesCluster:
                 self._lifetime.end()
 
     # Looking around
+
+    def _what_to_know(self) -> Iterator[str]:
+        if self._options.flows and self.without_flows:
+            yield f"no flows: {self.without_flows}"
+        if self._agents_fault:
+            yield f"the agents cannot be asked what is in force ({self._agents_fault}): that is known less surely"
+        if self._model.enforcement != "default":
+            yield f"policy enforcement is {self._model.enforcement!r} on this cluster, not 'default'"
+        if "audit" in self.capabilities.features:
+            yield "this cluster is in policy audit mode: it lets through what policy would drop"
+        yield from foreign(self._api)
 
     def _here(self) -> _Open:
         if self._open is None:
