@@ -25,9 +25,9 @@ _QUESTION = re.compile(
 
 def load(policies: Sequence[str], workloads: Sequence[str]) -> Evaluator:
     """The model of what the files hold. Each name is a file, a folder (its manifests, at any depth) or `-`."""
-    objects = [each for node in _documents(policies) for each in objects_of(node)]
+    objects = [each for node in documents(policies) for each in objects_of(node)]
     groups = [Manifest(each.document, each.place.location) for each in objects if each.kind == CIDR_GROUP]
-    manifests = [each for node in _documents(workloads) for each in _manifests(node)]
+    manifests = [each for node in documents(workloads) for each in _manifests(node)]
     state = read_workloads([*manifests, *groups]).state
     documents = [each.policy("default").document for each in objects if each.kind != CIDR_GROUP]
     return Evaluator(state, Repository.empty().change(apply=documents))
@@ -62,7 +62,8 @@ def _peer(text: str) -> Peer:
     return PodRef(namespace, name) if slash else PodRef("default", text)
 
 
-def _documents(names: Sequence[str]) -> Iterator[Node]:
+def documents(names: Sequence[str]) -> Iterator[Node]:
+    """The YAML documents of files, of folders (their manifests, at any depth) and of standard input (`-`)."""
     for name in names:
         if name == "-":
             yield from parse_documents(Source("<stdin>", sys.stdin.read(), error=PolicyFileError))
