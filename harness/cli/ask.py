@@ -29,8 +29,8 @@ def load(policies: Sequence[str], workloads: Sequence[str]) -> Evaluator:
     groups = [Manifest(each.document, each.place.location) for each in objects if each.kind == CIDR_GROUP]
     manifests = [each for node in documents(workloads) for each in _manifests(node)]
     state = read_workloads([*manifests, *groups]).state
-    documents = [each.policy("default").document for each in objects if each.kind != CIDR_GROUP]
-    return Evaluator(state, Repository.empty().change(apply=documents))
+    applied = [each.policy("default").document for each in objects if each.kind != CIDR_GROUP]
+    return Evaluator(state, Repository.empty().change(apply=applied))
 
 
 def parse_question(text: str) -> Traffic:
