@@ -11,7 +11,7 @@ from typing import Any
 from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Change, Enforcement, Observation
-from harness.clusters.kubernetes import background, permissions
+from harness.clusters.kubernetes import background, cidrgroups, permissions
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
@@ -31,6 +31,7 @@ from harness.clusters.kubernetes.wishes import PodOptions
 from harness.clusters.observe import observe
 from harness.errors import ClusterError, FlowsUnavailableError, ImageUnavailableError
 from harness.hubble.client import FlowFeed, Observer
+from harness.model.cluster import CIDRGroup
 from harness.model.probe import Probe
 from harness.model.traffic import Family, PodRef
 from harness.model.verdict import PolicyError, PolicyRef, PolicyStatus
@@ -104,6 +105,7 @@ class KubernetesCluster:
         self._revision = 0
         self._open: _Open | None = None
         self._created: list[str] = []
+        self._groups: list[CIDRGroup] = []
         self._no_image: ImageUnavailableError | None = None
         """What kept the first case from running keeps all others too: they do not wait for it again."""
         self._flows: _Flows | None = None
@@ -150,7 +152,8 @@ class KubernetesCluster:
             raise self._no_image
         self._lifetime.begin()
         suffix = self.run.suffix(next(self._numbers))
-        renaming = Renaming.of(case.namespaces, suffix)
+        wide = {policy.ref.name for phase in case.phases for policy in phase.policies if not policy.ref.namespace}
+        renaming = Renaming.of(case.namespaces, suffix, wide)
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
@@ -167,6 +170,9 @@ class KubernetesCluster:
         )
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
         try:
+            if self._options.allow_clusterwide:
+                self._groups = [renaming.group(each) for each in case.cidr_groups]
+                cidrgroups.create(self._api, self._groups, self.run, case.name)
             found = deploy(self._api, objects)
             found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()}, used)
             state = cluster_state(case, names)
@@ -233,9 +239,11 @@ class KubernetesCluster:
         """Ask for the deletion of what the case created; it goes in the background."""
         opened, self._open = self._open, None
         created, self._created = self._created, []
+        groups, self._groups = self._groups, []
         try:
             if opened is not None:
                 opened.policies.remove_clusterwide()
+            cidrgroups.delete(self._api, [each.name for each in groups])
         finally:
             delete_namespaces(self._api, created)
 

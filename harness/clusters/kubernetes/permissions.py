@@ -44,7 +44,10 @@ NEEDED = (
     *_each("create patch", "leases", "coordination.k8s.io"),
 )
 """What every run does. exec needs both of its verbs."""
-CLUSTERWIDE = _each("create get list update delete", "ciliumclusterwidenetworkpolicies", "cilium.io")
+CLUSTERWIDE = (
+    *_each("create get list update delete", "ciliumclusterwidenetworkpolicies", "cilium.io"),
+    *_each("create list delete", "ciliumcidrgroups", "cilium.io"),
+)
 """With --allow-clusterwide."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import ClusterError
+from harness.model.cluster import CIDRGroup
 from harness.model.flow import Flow, FlowEndpoint
 from harness.model.labels import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
 from harness.model.verdict import PolicyRef
@@ -20,7 +21,9 @@ CCNP = "CiliumClusterwideNetworkPolicy"
 _NAMESPACE_KEYS = frozenset({NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX + METADATA_NAME})
 _LONGEST_NAMESPACE = 63
 _LONGEST_NAME = 253
-_NOT_PODS = frozenset({"nodeSelector", "fromNodes", "toNodes", "cidrGroupSelector"})
+GROUP_LABEL = "policy-harness/cidr-group"
+"""Whose CIDR group it is: a case's selectors of groups see the case's own only."""
+_NOT_PODS = frozenset({"nodeSelector", "fromNodes", "toNodes"})
 """Selectors of what lives in no namespace."""
 _NAMES = frozenset({"matchName", "matchPattern"})
 
@@ -42,12 +45,15 @@ class Renaming:
     namespaces: Mapping[str, str]
     suffix: str
     _back: Mapping[str, str] = field(default_factory=dict)
+    _policies: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, namespaces: Iterable[str], suffix: str) -> Renaming:
-        """`suffix` tells the run and the case: `<run>-<case>`."""
+    def of(cls, namespaces: Iterable[str], suffix: str, clusterwide: Iterable[str] = ()) -> Renaming:
+        """`suffix` tells the run and the case: `<run>-<case>`. `clusterwide` are the names of the case's clusterwide policies: only those
+        can be told again where they were too long."""
         there = {name: unique(name, suffix) for name in namespaces}
-        return cls(there, suffix, {new: old for old, new in there.items()})
+        policies = {unique(name, suffix, _LONGEST_NAME): name for name in clusterwide}
+        return cls(there, suffix, {new: old for old, new in there.items()}, policies)
 
     def namespace(self, name: str) -> str:
         """The cluster's name of a namespace; one that is not the case's stays."""
@@ -59,6 +65,10 @@ class Renaming:
 
     def clusterwide(self, name: str) -> str:
         return unique(name, self.suffix, _LONGEST_NAME)
+
+    def group(self, group: CIDRGroup) -> CIDRGroup:
+        """The CIDR group as it is to be created."""
+        return replace(group, name=self.clusterwide(group.name), labels={**group.labels, GROUP_LABEL: self.suffix})
 
     def ref(self, ref: PolicyRef) -> PolicyRef:
         """Where the policy is on the cluster."""
@@ -104,6 +114,10 @@ class Renaming:
     def _field(self, key: Any, value: Any, *, network_policy: bool) -> Any:
         if key in _NOT_PODS:
             return value
+        if key == "cidrGroupRef" and isinstance(value, str):
+            return self.clusterwide(value)
+        if key == "cidrGroupSelector":
+            return self._of_case(value)
         if key == "namespaceSelector" and network_policy:
             return self._selector(value, frozenset({METADATA_NAME}))
         if key in {"k8sService", "k8sServiceSelector"} and isinstance(value, Mapping):
@@ -115,6 +129,19 @@ class Renaming:
         if key in _NAMES and isinstance(value, str):
             return self.dns(value)
         return self._rewrite(value, network_policy=network_policy)
+
+    def _of_case(self, selector: Any) -> Any:
+        """A selector of CIDR groups that sees the case's own only. One that demands no label is left alone: it means everybody, be he in
+        a group or not."""
+        if not isinstance(selector, Mapping):
+            return selector
+        labels, expressions = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
+        if not isinstance(labels, Mapping) or not isinstance(expressions, list):
+            return selector
+        demands = (each.get("operator") in {"In", "Exists"} for each in expressions if isinstance(each, Mapping))
+        if not labels and not any(demands):
+            return selector
+        return {**selector, "matchLabels": {**labels, GROUP_LABEL: self.suffix}}
 
     def _selector(self, selector: Any, keys: frozenset[str]) -> Any:
         """A label selector with the values of these keys renamed, whatever source the keys are written with."""
@@ -158,9 +185,9 @@ class Renaming:
     # Flows, back to the case's names
 
     def policy(self, ref: PolicyRef) -> PolicyRef:
-        """The case's name of a policy on the cluster: the inverse of `ref`, for policies that were not cut."""
+        """The case's name of a policy on the cluster: the inverse of `ref`."""
         if not ref.namespace:
-            return PolicyRef(ref.kind, "", ref.name.removesuffix(f"-{self.suffix}"))
+            return PolicyRef(ref.kind, "", self._policies.get(ref.name) or ref.name.removesuffix(f"-{self.suffix}"))
         return PolicyRef(ref.kind, self.original(ref.namespace), ref.name)
 
     def flow(self, flow: Flow) -> Flow:

@@ -72,7 +72,9 @@ def test_what_nobody_declares_is_not_served(objects):
 
 def test_two_names_too_long_for_a_pod_are_still_two(objects):
     namespaces = ("n" * 60 + "a", "n" * 60 + "b")
-    text = "case: x\nendpoints:\n" + "".join(f"  e{at}: {{{{hostNetwork: true, namespace: {name}}}}}\n" for at, name in enumerate(namespaces))
+    text = "case: x\nendpoints:\n" + "".join(
+        f"  e{at}: {{{{hostNetwork: true, namespace: {name}}}}}\n" for at, name in enumerate(namespaces)
+    )
     text += "  web: {{ports: [80]}}\nphases: {{p: [{{allow: 'e0, e1 -> web:80'}}]}}\n"
     names = [there.name for ref, there in objects("", text=text).pods.items() if ref.namespace in namespaces]
     assert len(set(names)) == 2

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.clusters.kubernetes.rename import CCNP, Renaming, unique
 from harness.errors import ClusterError
-from harness.model.cluster import ClusterState, ContainerPort, Pod
+from harness.model.cluster import CIDRGroup, ClusterState, ContainerPort, Pod
 from harness.model.flow import FiveTuple, Flow, FlowEndpoint, FlowVerdict
-from harness.model.traffic import PodRef, Protocol, Traffic
+from harness.model.traffic import External, PodRef, Protocol, Traffic
 from harness.model.verdict import PolicyRef
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
@@ -194,3 +196,46 @@ def test_a_flow_is_told_in_the_cases_names():
     assert told.source == FlowEndpoint(1234, "shop", "web", (f"k8s:{POD}=shop", "k8s:app=web"))
     assert told.ingress_allowed_by == (PolicyRef(CNP, "shop", "web"), PolicyRef(CCNP, "", "wide"))
     assert told.destination_service == "dev/web"
+
+
+@pytest.mark.parametrize("name", ["wide", "w" * 245, "w" * 253])
+def test_a_clusterwide_policy_gets_its_name_back_however_long(name):
+    renaming = Renaming.of(SPACES, "k7x2qd-3", [name])
+    there = renaming.ref(PolicyRef(CCNP, "", name))
+    assert len(there.name) <= 253
+    assert renaming.policy(there) == PolicyRef(CCNP, "", name)
+
+
+GROUPS = (CIDRGroup("offices", ("203.0.113.0/25",), {"kind": "office"}), CIDRGroup("shops", ("203.0.113.128/25",), {"kind": "shop"}))
+FOREIGN = CIDRGroup("abroad", ("198.51.100.0/24",), {"kind": "office"})
+
+
+@given(
+    st.one_of(
+        st.builds(lambda name: {"cidrGroupRef": name}, st.sampled_from(["offices", "shops"])),
+        st.builds(lambda kind: {"cidrGroupSelector": {"matchLabels": {"kind": kind}}}, st.sampled_from(["office", "shop", "none"])),
+        st.just({"cidrGroupSelector": {}}),
+        st.just({"cidrGroupSelector": {"matchExpressions": [{"key": "kind", "operator": "Exists"}]}}),
+    ),
+    st.sampled_from(["203.0.113.7", "203.0.113.200", "198.51.100.7"]),
+)
+def test_cidr_groups_mean_the_cases_own_whatever_else_is_on_the_cluster(peer, address):
+    spec = {"endpointSelector": {}, "egress": [{"toCIDRSet": [peer]}]}
+    policy = {"apiVersion": "cilium.io/v2", "kind": CNP, "metadata": {"name": "p", "namespace": "shop"}, "spec": spec}
+
+    def verdict(renaming: Renaming | None) -> object:
+        case = state(renaming)
+        groups = (*map(renaming.group, GROUPS), FOREIGN) if renaming else GROUPS
+        pod = PodRef(renaming.namespace("shop") if renaming else "shop", "web")
+        repository = Repository.empty(Options.of("1.20")).change([], [renaming.document(policy) if renaming else policy])
+        assert not repository.errors
+        found = Evaluator(replace(case, cidr_groups=groups), repository)
+        return found.verdict(Traffic(pod, External(address), Protocol.TCP, 443)).verdict
+
+    assert verdict(RENAMING) == verdict(None)
+
+
+@pytest.mark.parametrize("selector", [{}, {"matchExpressions": [{"key": "kind", "operator": "DoesNotExist"}]}])
+def test_a_selector_of_cidr_groups_that_means_everybody_is_left_alone(selector):
+    spec = {"endpointSelector": {}, "egress": [{"toCIDRSet": [{"cidrGroupSelector": selector}]}]}
+    assert RENAMING.document({"kind": CNP, "metadata": {"name": "p", "namespace": "shop"}, "spec": spec})["spec"] == spec
