@@ -80,3 +80,7 @@ class ImageUnavailableError(ClusterError):
 
 class FlowsUnavailableError(ClusterError):
     """Flows were required (`--hubble=require`) and the Observer cannot be reached."""
+
+
+class FlowFileError(HarnessError):
+    """A file of saved flows is missing, or holds something that is no flow."""
