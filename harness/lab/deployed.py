@@ -83,7 +83,10 @@ class Deployed:
     def find(self, name: str) -> PolicyRef:
         """The policy in force that is called so: `[Kind/][namespace/]name`. Raises UsageError."""
         text = Text(name, Place(Source(_TYPED.file, name, error=UsageError), 1, 1, 1, len(name) + 1))
-        return find_policy(text, self.in_force.policies, where="in force")
+        try:
+            return find_policy(text, self.in_force.policies, where="in force")
+        except UsageError as error:  # a name needs no caret below it
+            raise UsageError(error.message, hint=error.hint) from None
 
     def standing(self, refs: Sequence[PolicyRef]) -> list[Mapping[str, Any]]:
         """How policies stand: what each selects, or why it does nothing."""
