@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import sys
 
-from harness.clusters.netns import kernel
+from harness.clusters.netns import kernel, tied
 
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    kernel.die_with_parent(settings["parent"])
+    tied.die_with_parent(settings["parent"])
     try:
         kernel.isolate()
     except OSError as error:

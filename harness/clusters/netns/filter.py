@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from harness.clusters.netns import ruleset
+from harness.clusters.netns import redirect, ruleset
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.nftables import Ruleset
+from harness.clusters.netns.redirect import ProxyPorts
 from harness.clusters.netns.ruleset import Compiled, Forwarding, Range
 from harness.errors import ClusterError
 from harness.model.traffic import Direction
 from harness.policy.map import DirectionPolicy, EndpointPolicy
 
 _BINDINGS = {Direction.EGRESS: "from_pod", Direction.INGRESS: "to_pod"}
+_REDIRECTS = ("redirect_from", "redirect_to4", "redirect_to6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Wanted:
     peers: Mapping[str, int]
     ranges: Mapping[str, int]
     pods: Mapping[str, EndpointPolicy]
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those of each of `pods`, by link."""
 
 
 @dataclass(slots=True)
@@ -31,14 +35,20 @@ class _State:
     peers: dict[str, dict[str, str]] = field(default_factory=lambda: {"peer4": {}, "peer6": {}})
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=lambda: {"range4": (), "range6": ()})
     policies: dict[Compiled, str] = field(default_factory=dict)
-    bindings: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in _BINDINGS.values()})
+    bindings: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in (*_BINDINGS.values(), *_REDIRECTS)})
 
 
 class NodeFilter:
     """Raises ClusterError where the kernel refuses a change; then what was in force still is."""
 
-    def __init__(self, namespace: Namespace, owner: str, *, ipv6: bool) -> None:
+    def __init__(self, namespace: Namespace, owner: str, ports: ProxyPorts, *, ipv6: bool) -> None:
         self._ruleset = Ruleset(namespace, owner)
+        self._ipv6 = ipv6
+        self._ports = ports
+        self._itself: list[tuple[str, str]] = []
+        self._redirecting = False
+        self._made_ports: set[int] = set()
+        self._made_targets: set[int] = set()
         self._state = _State()
         self._abandoned: dict[str, Compiled] = {}
         self._names = 0
@@ -71,19 +81,46 @@ class NodeFilter:
                 # Equal endpoints share their objects, so each is compiled once.
                 content = bound.get(id(policy))
                 if content is None or content.direction is not direction:
-                    content = bound[id(policy)] = ruleset.compiled(policy, direction)
-                state.bindings[binding][f'"{link}"'] = f"jump {self._named(content, state, made)}"
-            first.extend(ruleset.change_elements(binding, self._state.bindings[binding], state.bindings[binding]))
+                    content = bound[id(policy)] = self._compiled(policy, direction, made)
+                name = self._named(content, state, made)
+                state.bindings[binding][f'"{link}"'] = f"jump {name}"
+                if content.redirects and direction is Direction.EGRESS:
+                    state.bindings["redirect_from"][f'"{link}"'] = f"jump {name}_redirect"
+                elif content.redirects:
+                    for address in wanted.addresses[link]:
+                        state.bindings["redirect_to6" if ":" in address else "redirect_to4"][address] = f"jump {name}_redirect"
+        for binding, before in self._state.bindings.items():
+            first.extend(ruleset.change_elements(binding, before, state.bindings[binding]))
         if made:
             self._ruleset.run("\n".join(made))
-        last = [command for name, content in self._abandoned.items() for command in ruleset.delete_policy(name, content)]
+        last = [command for name, content in self._abandoned.items() for command in _delete(name, content)]
         try:
-            self._ruleset.run("\n".join((*first, *last, *ruleset.labels(wanted.revision))))
+            relabelled = (*ruleset.labels(wanted.revision), *(redirect.labels(wanted.revision) if self._redirecting else ()))
+            self._ruleset.run("\n".join((*first, *last, *relabelled)))
         except ClusterError:
             self._abandoned |= {name: content for content, name in state.policies.items() if content not in self._state.policies}
             raise
         self._abandoned = {name: content for content, name in self._state.policies.items() if content not in state.policies}
         self._state = state
+
+    def redirect(self) -> None:
+        """Prepare to redirect connections to proxies. Idempotent; without it, nothing that asks for a proxy may be wanted."""
+        if not self._redirecting:
+            self._ruleset.run("\n".join((*redirect.frame(ipv6=self._ipv6), *redirect.labels(0), *self._add_itself(self._itself))))
+            self._redirecting = True
+
+    def _compiled(self, policy: DirectionPolicy, direction: Direction, commands: list[str]) -> Compiled:
+        """The policy's maps and redirects; the way to each proxy port is added where it is new."""
+        redirects: list[tuple[str, int]] = []
+        for identity, interval, port in self._ports.of(policy, direction):
+            if port.target not in self._made_targets:
+                self._made_targets.add(port.target)
+                commands.extend(redirect.add_target(port.target))
+            if port.id not in self._made_ports:
+                self._made_ports.add(port.id)
+                commands.extend(redirect.add_port(port))
+            redirects.append((f"{identity} . {interval.protocol} . {port.target}", port.id))
+        return replace(ruleset.compiled(policy, direction), redirects=tuple(redirects))
 
     def _named(self, content: Compiled, state: _State, commands: list[str]) -> str:
         """The chain of this content, added where there is none yet."""
@@ -93,6 +130,8 @@ class NodeFilter:
                 self._names += 1
                 name = f"policy_{self._names}"
                 commands.extend(ruleset.add_policy(name, content))
+                if content.redirects:
+                    commands.extend(redirect.add_policy(name, content.direction, content.redirects))
             state.policies[content] = name
         return state.policies[content]
 
@@ -103,11 +142,19 @@ class NodeFilter:
         self._ruleset.run("\n".join((*ruleset.delete_services(self._services), *ruleset.add_services(forwardings))))
         self._services = len(forwardings)
 
-    def hairpin(self, links: Sequence[str]) -> None:
-        """These links lead to pods that may be sent back to themselves by a service."""
-        if links:
-            listed = ", ".join(f'"{link}" . "{link}"' for link in links)
-            self._ruleset.run(f"add element {ruleset.TABLE} hairpin {{ {listed} }}")
+    def hairpin(self, slots: Mapping[str, Sequence[str]]) -> None:
+        """These links lead to pods, with these addresses, that may be sent back to themselves by a service."""
+        if slots:
+            listed = ", ".join(f'"{link}" . "{link}"' for link in slots)
+            new = [(link, address) for link, own in slots.items() for address in own]
+            commands = self._add_itself(new) if self._redirecting else ()
+            self._ruleset.run("\n".join((f"add element {ruleset.TABLE} hairpin {{ {listed} }}", *commands)))
+            self._itself.extend(new)
+
+    def _add_itself(self, slots: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+        return tuple(
+            f'add element {ruleset.TABLE} itself{6 if ":" in address else 4} {{ "{link}" . {address} }}' for link, address in slots
+        )
 
     def listed(self) -> str:
         """The whole filter as `nft list` prints it, for people and tests."""
@@ -115,3 +162,9 @@ class NodeFilter:
 
     def close(self) -> None:
         self._ruleset.close()
+
+
+def _delete(name: str, content: Compiled) -> Iterator[str]:
+    if content.redirects:
+        yield from redirect.delete_policy(name)
+    yield from ruleset.delete_policy(name, content)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from harness.clusters.netns.nflog import PacketLog
+from harness.clusters.netns.origins import Origins
 from harness.clusters.netns.ruleset import Label
 from harness.clusters.netns.snapshot import Snapshot, deciding, policies_of
 from harness.model.flow import DropReason, EventType, FiveTuple, Flow, FlowVerdict, LostEvents
@@ -66,7 +67,8 @@ class FlowMaker:
         self._run = f"{os.urandom(4).hex()}-{os.urandom(2).hex()}-4{os.urandom(2).hex()[1:]}-a{os.urandom(2).hex()[1:]}-"
         self._count = 0
         self._last: dict[str, int] = {}
-        self._kept: list[tuple[str, bytes, bytes]] = []
+        self._kept: list[tuple[str, bytes, bytes, int]] = []
+        self.origins = Origins()
 
     def lost(self, node: str) -> None:
         """The kernel had to throw away events of this node; how many, it does not say."""
@@ -88,8 +90,8 @@ class FlowMaker:
         """
         entries, self._kept = self._kept, []
         for node, log in logs.items():
-            entries.extend((node, prefix, data) for prefix, data in log.read())
-        second = [(node, prefix, data) for node, log in logs.items() for prefix, data in log.read()]
+            entries.extend(self._taken(node, log))
+        second = [entry for node, log in logs.items() for entry in self._taken(node, log)]
         targets: list[_Event] = []
         for entry in entries:
             event = self._event(*entry)
@@ -107,13 +109,22 @@ class FlowMaker:
             event.publish()
         return bool(self._kept)
 
-    def _event(self, node: str, prefix: bytes, data: bytes) -> _Event | None:
+    def _taken(self, node: str, log: PacketLog) -> Iterator[tuple[str, bytes, bytes, int]]:
+        """What a log has of policy. Whose connections proxies continue is learned at once, before anything is told of these."""
+        for prefix, data, mark in log.read():
+            if _label(prefix).at == "proxied":
+                packet = Packet(data)
+                self.origins.learn(packet.source, packet.source_port, packet.destination, packet.port, mark)
+            else:
+                yield node, prefix, data, mark
+
+    def _event(self, node: str, prefix: bytes, data: bytes, mark: int) -> _Event | None:
         label = _label(prefix)
         snapshot = self._snapshot(label.revision)
         packet = Packet(data)
         if snapshot is None or packet.protocol is None:
             return None
-        return _Event(self, node, label, snapshot, packet, packet.protocol)
+        return _Event(self, node, label, snapshot, packet, packet.protocol, mark)
 
     def emit(self, flow: Flow) -> None:
         self._publish(flow)
@@ -126,9 +137,14 @@ class FlowMaker:
 class _Event:
     """One packet on one node: everything its flows have in common."""
 
-    __slots__ = ("_arrives", "_destination", "_five", "_label", "_leaves", "_maker", "_node", "_packet", "_snapshot", "_source", "_time")
+    __slots__ = (
+        "_arrives", "_destination", "_five", "_label", "_leaves", "_maker", "_node", "_origin", "_packet", "_proxy_port", "_snapshot",
+        "_source", "_time",
+    )  # fmt: skip
 
-    def __init__(self, maker: FlowMaker, node: str, label: Label, snapshot: Snapshot, packet: Packet, protocol: Protocol) -> None:
+    def __init__(
+        self, maker: FlowMaker, node: str, label: Label, snapshot: Snapshot, packet: Packet, protocol: Protocol, mark: int
+    ) -> None:
         self._maker = maker
         self._node = f"node-{node}"
         self._label = label
@@ -136,7 +152,10 @@ class _Event:
         self._packet = packet
         self._source = source = snapshot.party(node, packet.source)
         self._destination = destination = snapshot.party(node, packet.destination)
-        self._five = FiveTuple(protocol, source.address, packet.source_port, destination.address, packet.port)
+        self._origin = maker.origins.find(packet.source, packet.source_port, packet.destination, packet.port)
+        self._proxy_port = mark & 0xFFFF
+        source_port = self._origin.port if self._origin is not None else packet.source_port
+        self._five = FiveTuple(protocol, source.address, source_port, destination.address, packet.port)
         self._leaves = source.node == node
         self._arrives = destination.node == node
         self._time = 0
@@ -154,27 +173,37 @@ class _Event:
             if label.at == Direction.EGRESS:
                 self.dropped(Direction.EGRESS, label.reason)
                 return
-            if self._leaves and label.new:
+            if self._leaves and label.new and self._origin is None:
                 self.allowed(Direction.EGRESS)
             self.dropped(Direction.INGRESS, label.reason)
+            return
+        if label.at == "redirected_egress":
+            self.allowed(Direction.EGRESS, redirected=True)
+            return
+        if label.at == "redirected_ingress":
+            if self._leaves and self._origin is None:
+                self.allowed(Direction.EGRESS)
+            self.allowed(Direction.INGRESS, redirected=True)
             return
         if self._leaves and self._source.pod == self._destination.pod:
             # Through its own service: no policy was asked, so none has a verdict.
             self.traced(Direction.INGRESS, _TO_ENDPOINT)
             return
         if self._leaves:
-            self.allowed(Direction.EGRESS)
+            if self._origin is None:
+                self.allowed(Direction.EGRESS)
             if not self._arrives:
                 self.traced(Direction.EGRESS, _TO_STACK)
         if self._arrives:
-            self.allowed(Direction.INGRESS)
+            if self._origin is None or not self._origin.ingress_done:
+                self.allowed(Direction.INGRESS)
             self.traced(Direction.INGRESS, _TO_ENDPOINT)
         elif not self._leaves and label.at == "input":
             self.traced(Direction.INGRESS, _TO_HOST)
         elif not self._leaves and label.at == "output":
             self.traced(Direction.EGRESS, _TO_NETWORK)
 
-    def allowed(self, direction: Direction) -> None:
+    def allowed(self, direction: Direction, *, redirected: bool = False) -> None:
         """A policy-verdict event, where a policy is enforced at all."""
         ingress = direction is Direction.INGRESS
         subject, peer = (self._destination, self._source) if ingress else (self._source, self._destination)
@@ -185,6 +214,8 @@ class _Event:
         self._emit(
             direction,
             EventType.POLICY_VERDICT,
+            verdict=FlowVerdict.REDIRECTED if redirected else FlowVerdict.FORWARDED,
+            proxy_port=self._proxy_port if redirected else 0,
             is_reply=False,
             ingress_allowed_by=policies_of(interval) if ingress else (),
             egress_allowed_by=() if ingress else policies_of(interval),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
-_PR_SET_PDEATHSIG = 1
 FORBIDDEN = 3
 """The exit status of a lab that was not allowed to make its namespaces."""
 _OWN = "/proc/thread-self/ns/net"
@@ -94,13 +92,6 @@ def isolate() -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-
-
-def die_with_parent(parent: int) -> None:
-    """SIGKILL when the thread that started us ends. A parent that is gone already cannot tell us any more, so then we end here."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def join(network: Path, user: Path) -> None:

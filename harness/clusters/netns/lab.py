@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness.clusters.netns import addresses
@@ -19,8 +21,12 @@ from harness.clusters.netns.filter import NodeFilter, Wanted
 from harness.clusters.netns.flows import FlowMaker
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.nflog import Connections, PacketLog
+from harness.clusters.netns.proxy import records
+from harness.clusters.netns.proxy.envoy import executable
+from harness.clusters.netns.proxy.proxies import Proxies, unsupported
 from harness.clusters.netns.reactor import Reactor
-from harness.clusters.netns.ruleset import Forwarding
+from harness.clusters.netns.redirect import ROUTING_TABLE, ProxyPort, ProxyPorts
+from harness.clusters.netns.ruleset import DELIVER, Forwarding
 from harness.clusters.netns.servers import Served, Servers
 from harness.clusters.netns.snapshot import PodPlace, Snapshot
 from harness.clusters.netns.topology import Host, PodSlot, Topology, ipv6_here
@@ -30,7 +36,7 @@ from harness.hubble.server import FlowStore
 from harness.model.cluster import LOCAL_CLUSTER, ClusterState, Pod, Service
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Probe, Site
-from harness.model.traffic import Family, PodRef, Protocol
+from harness.model.traffic import Direction, Family, PodRef, Protocol
 from harness.model.verdict import Decision, PolicyRef, PolicyStatus
 from harness.policy.compile import compile_maps
 from harness.policy.evaluate import Evaluator
@@ -47,8 +53,9 @@ _OPEN = DirectionPolicy(enforced=False, default=Decision.ALLOW, by_identity={})
 class Lab:
     """Made once per process, on its event loop. Public methods are the calls that come over the wire; they raise ClusterError."""
 
-    def __init__(self, *, options: Options, pods: int, emit: Callable[[AgentEvent], None], store: FlowStore | None) -> None:
-        """`pods` are made ready on each of the first two nodes. Without a `store`, packets are counted and no flows are made."""
+    def __init__(self, *, options: Options, pods: int, emit: Callable[[AgentEvent], None], store: FlowStore | None, folder: Path) -> None:
+        """`pods` are made ready on each of the first two nodes. Without a `store`, packets are counted and no flows are made. `folder` is
+        for sockets and logs of proxies; it is emptied by who made it."""
         self._options = replace(options, ipv6=ipv6_here())
         self._reactor = Reactor()
         self._store = store
@@ -62,11 +69,15 @@ class Lab:
         self._clients = Clients(self._reactor, self.place, self._servers.seen, emit, limit=_sockets() // 4)
         self._loop = asyncio.get_running_loop()
         self._discarded: set[int] = set()
+        self._ports = ProxyPorts()
+        self._proxies = Proxies(folder, self._logged, self._flows.lost, ipv6=self._options.ipv6)
+        self._redirecting: set[str] = set()
+        self._changing = asyncio.Lock()
         self._revision = 0
         for name in ("a", "b"):
             self._node(name)
             self._topology.add_pods(name, pods)
-            self._filters[name].hairpin([slot.link for slot in self._topology.nodes[name].slots])
+            self._filters[name].hairpin({slot.link: slot.addresses for slot in self._topology.nodes[name].slots})
         self._empty()
 
     def _empty(self) -> None:
@@ -76,13 +87,13 @@ class Lab:
         self._sites: dict[tuple[Site, Family], tuple[Namespace, str]] = {}
         self._repository = Repository.empty(self._options)
         self._evaluator = Evaluator(self._state, self._repository)
-        self._enforced: dict[PodRef, EndpointPolicy] = {}
+        self._enforced: Mapping[PodRef, EndpointPolicy] = {}
 
     def _node(self, name: str) -> Host:
         """A node with its filter and log, made when first needed."""
         node = self._topology.node(name)
         if name not in self._filters:
-            self._filters[name] = NodeFilter(node.namespace, node.name, ipv6=self._options.ipv6)
+            self._filters[name] = NodeFilter(node.namespace, node.name, self._ports, ipv6=self._options.ipv6)
             self._connections[name] = Connections(node.namespace)
             self._logs[name] = log = PacketLog(node.namespace, lambda: self._flows.lost(name))
             # Straight on the loop, beside the reactor: it is read before the sockets whose packets it tells of.
@@ -93,7 +104,7 @@ class Lab:
 
     def about(self) -> Mapping[str, Any]:
         """What the other side must know of this lab."""
-        return {"pid": os.getpid(), "ipv6": self._options.ipv6, "sctp": _sctp_here()}
+        return {"pid": os.getpid(), "ipv6": self._options.ipv6, "sctp": _sctp_here(), "envoy": executable() is not None}
 
     def prepare(self, deployment: Deployment) -> Mapping[str, tuple[str, ...]]:
         """Deploy a case; the former one is gone first. Returns every address, by the keys of `Placement.addresses`."""
@@ -124,24 +135,28 @@ class Lab:
         found["world"] = self._topology.world.addresses
         found["kube-apiserver"] = self._topology.kube_apiserver.addresses
         self._evaluator = Evaluator(state, self._repository)
-        self._enforce(compile_maps(self._evaluator))
+        maps = compile_maps(self._evaluator)
+        self._enforce(maps, self._enforceable(maps))
         return found
 
-    def apply(self, remove: Sequence[PolicyRef], documents: Sequence[Mapping[str, Any]]) -> int:
-        """Change the policies; they are enforced when this returns. The number of the new revision."""
-        repository = self._repository.change(remove, documents)
-        evaluator = Evaluator(self._state, repository)
-        maps = compile_maps(evaluator)
-        _refuse_proxies(maps)
-        self._enforce(maps)
-        self._repository, self._evaluator = repository, evaluator
-        return self._revision
+    async def apply(self, remove: Sequence[PolicyRef], documents: Sequence[Mapping[str, Any]]) -> int:
+        """Change the policies; they are enforced, by packet filter and proxies, when this returns. The number of the new revision."""
+        async with self._changing:
+            repository = self._repository.change(remove, documents)
+            evaluator = Evaluator(self._state, repository)
+            maps = compile_maps(evaluator)
+            enforced = self._enforceable(maps)
+            await self._serve_proxies(enforced)
+            self._enforce(maps, enforced)
+            self._repository, self._evaluator = repository, evaluator
+            return self._revision
 
     def status(self, policies: Sequence[PolicyRef]) -> Mapping[PolicyRef, PolicyStatus]:
         return {ref: self._evaluator.status(ref) for ref in policies}
 
     def run(self, probes: Sequence[Probe]) -> None:
         """Send probes; what happens to them is told by events."""
+        self._proxies.check()
         self._open_built_ins(probes)
         self._clients.run(probes)
 
@@ -178,6 +193,14 @@ class Lab:
         for name in list(self._logs)[:1] * number:
             self._flows.lost(name)
 
+    def fault_kill_proxy(self, node: str) -> None:
+        """The node's proxy dies."""
+        os.kill(self._proxies.pids[node], signal.SIGKILL)
+
+    def proxies(self) -> Mapping[str, int]:
+        """The process of each node's proxy, where it has one."""
+        return self._proxies.pids
+
     def ruleset(self, node: str) -> str:
         """A node's packet filter as text."""
         return self._filters[node].listed()
@@ -196,6 +219,7 @@ class Lab:
             return 0
         while self._flows.read(self._logs):
             pass
+        self._proxies.read()
         return self._store.seen_flows
 
     def counters(self) -> Mapping[str, int]:
@@ -204,6 +228,7 @@ class Lab:
     def close(self) -> None:
         self._clients.clear()
         self._servers.close()
+        self._proxies.close()
         for name, log in self._logs.items():
             self._loop.remove_reader(log.fileno())
             log.close()
@@ -221,7 +246,7 @@ class Lab:
             missing = number - len(node.free)
             if missing > 0:
                 self._topology.add_pods(name, missing)
-                self._filters[name].hairpin([slot.link for slot in node.slots[-missing:]])
+                self._filters[name].hairpin({slot.link: slot.addresses for slot in node.slots[-missing:]})
         self._slots = {pod.ref: self._topology.take(pod.node) for pod in state.pods if not pod.host_network}
 
     def _host_of(self, pod: Pod) -> Host | PodSlot:
@@ -264,9 +289,47 @@ class Lab:
 
     # Enforcing
 
-    def _enforce(self, maps: PolicyMaps) -> None:
-        self._revision += 1
+    def _enforceable(self, maps: PolicyMaps) -> Mapping[PodRef, EndpointPolicy]:
+        """The policies of the case's pods. Raises ClusterError for rules that the lab would leave half enforced."""
         enforced = {ref: _with_former(policy, self._enforced.get(ref)) for ref, policy in maps.endpoints.items() if ref in self._slots}
+        for ports in self._proxy_ports(enforced).values():
+            for port in ports:
+                if error := unsupported(port):
+                    raise error
+        return enforced
+
+    def _proxy_ports(self, enforced: Mapping[PodRef, EndpointPolicy]) -> Mapping[str, set[ProxyPort]]:
+        """The ports that each node's proxy has to have."""
+        wanted: dict[str, set[ProxyPort]] = {name: set() for name in self._filters}
+        seen: set[tuple[str, int]] = set()
+        for ref, endpoint in enforced.items():
+            node = self._slots[ref].node
+            if (node, id(endpoint)) in seen:
+                continue
+            seen.add((node, id(endpoint)))
+            for direction, policy in ((Direction.EGRESS, endpoint.egress), (Direction.INGRESS, endpoint.ingress)):
+                wanted[node].update(port for _, _, port in self._ports.of(policy, direction))
+        return wanted
+
+    async def _serve_proxies(self, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
+        """Have a proxy ready wherever packets are about to be redirected to one."""
+        for name, ports in self._proxy_ports(enforced).items():
+            if ports and name not in self._redirecting:
+                self._filters[name].redirect()
+                self._topology.deliver_marked(name, DELIVER, ROUTING_TABLE)
+                self._redirecting.add(name)
+            await self._proxies.serve(name, self._topology.nodes[name].namespace, ports)
+
+    def _logged(self, node: str, port: ProxyPort, fields: Mapping[str, Any]) -> None:
+        """A proxy tells of a request: after what its packets told before."""
+        self._read_logs()
+        snapshot = self._snapshots[self._revision]
+        line = records.Line(node, port, fields)
+        for flow in records.flows(line, snapshot, self._flows.origins, self._flows.now(f"node-{node}")):
+            self._flows.emit(replace(flow, uuid=self._flows.uuid()))
+
+    def _enforce(self, maps: PolicyMaps, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
+        self._revision += 1
         snapshot = Snapshot(
             revision=self._revision,
             cluster=LOCAL_CLUSTER,
@@ -284,7 +347,7 @@ class Lab:
         self._snapshots[self._revision] = snapshot
         self._snapshots.pop(self._revision - _REVISIONS_KEPT, None)
         for name, filter_ in self._filters.items():
-            filter_.change(Wanted(self._revision, snapshot.peers(name), maps.ipcache, snapshot.links(name)))
+            filter_.change(Wanted(self._revision, snapshot.peers(name), maps.ipcache, snapshot.links(name), snapshot.link_addresses(name)))
         self._enforced = enforced
 
     # Probing
@@ -353,20 +416,6 @@ def _with_former(policy: EndpointPolicy, former: EndpointPolicy | None) -> Endpo
     if ingress is policy.ingress and egress is policy.egress:
         return policy
     return EndpointPolicy(ingress=ingress, egress=egress)
-
-
-def _refuse_proxies(maps: PolicyMaps) -> None:
-    """Half a policy is none: rules that a proxy would have to enforce must never pass as plain ports."""
-    for ref, endpoint in maps.endpoints.items():
-        for policy in (endpoint.ingress, endpoint.egress):
-            for intervals in policy.by_identity.values():
-                for interval in intervals:
-                    if interval.redirect:
-                        by = ", ".join(sorted({str(rule) for rule in interval.rules}))
-                        raise ClusterError(
-                            f"the lab does not enforce {interval.redirect} rules yet: {by} for {ref}",
-                            hint="Run this case on a cluster that does, or with `--cluster=memory`.",
-                        )
 
 
 def _selects(service: Service, pod: Pod) -> bool:

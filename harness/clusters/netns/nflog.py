@@ -19,6 +19,7 @@ _CONNTRACK_DELETE = 2
 _BIND, _MODE, _TIMEOUT, _THRESHOLD = 1, 2, 4, 5
 _COPY_PACKET = 2
 _COPY_RANGE = 96
+_MARK = 2
 _PAYLOAD = 9
 _PREFIX = 10
 _BUFFER = 8 << 20
@@ -69,9 +70,9 @@ class PacketLog:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def read(self) -> list[tuple[bytes, bytes]]:
-        """Everything that is there: the rule's prefix, and the beginning of the packet from its IP header on."""
-        out: list[tuple[bytes, bytes]] = []
+    def read(self) -> list[tuple[bytes, bytes, int]]:
+        """Everything that is there: the rule's prefix, the beginning of the packet from its IP header on, and the packet's mark."""
+        out: list[tuple[bytes, bytes, int]] = []
         while True:
             try:
                 data = self._socket.recv(8192)
@@ -95,16 +96,19 @@ class PacketLog:
         self._socket.close()
 
 
-def _entry(data: bytes, offset: int, end: int) -> tuple[bytes, bytes]:
+def _entry(data: bytes, offset: int, end: int) -> tuple[bytes, bytes, int]:
     prefix = payload = b""
+    mark = 0
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if kind == _PREFIX:
             prefix = data[offset + 4 : offset + length - 1]
         elif kind == _PAYLOAD:
             payload = data[offset + 4 : offset + length]
+        elif kind == _MARK:
+            mark = int.from_bytes(data[offset + 4 : offset + 8])
         offset += (length + 3) & ~3
-    return prefix, payload
+    return prefix, payload, mark
 
 
 class Connections:

@@ -23,6 +23,7 @@ _RTM_NEWLINK = 16
 _RTM_GETLINK = 18
 _RTM_NEWADDR = 20
 _RTM_NEWROUTE = 24
+_RTM_NEWRULE = 32
 
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
@@ -43,6 +44,11 @@ _IFA_F_NODAD = 0x02
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
+_RTN_LOCAL = 2
+_FRA_PRIORITY = 6
+_FRA_FWMARK = 10
+_FRA_FWMASK = 16
+_FR_ACT_TO_TBL = 1
 _RTNH_F_ONLINK = 4
 
 _OPERSTATE_UP = 6
@@ -122,6 +128,17 @@ def route(prefix: str, index: int, gateway: str | None = None) -> bytes:
     if gateway:
         body += _attribute(_RTA_GATEWAY, _packed(gateway)[1])
     return _message(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, body + _attribute(_RTA_OIF, struct.pack("=I", index)))
+
+
+def deliver_marked(family: int, mark: int, table: int) -> list[bytes]:
+    """Packets with this bit in their mark go to sockets here, whatever their destination: a rule, and a routing table of its own."""
+    rule = struct.pack("=BBBBBBBBI", family, 0, 0, 0, table, 0, 0, _FR_ACT_TO_TBL, 0)
+    rule += _attribute(_FRA_PRIORITY, struct.pack("=I", table))
+    rule += _attribute(_FRA_FWMARK, struct.pack("=I", mark)) + _attribute(_FRA_FWMASK, struct.pack("=I", mark))
+    host = 254  # scope
+    everything = struct.pack("=BBBBBBBBI", family, 0, 0, 0, table, 4, host if family == socket.AF_INET else 0, _RTN_LOCAL, 0)
+    everything += _attribute(_RTA_OIF, struct.pack("=I", LOOPBACK))
+    return [_message(_RTM_NEWRULE, _NLM_F_CREATE, rule), _message(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, everything)]
 
 
 class Links:

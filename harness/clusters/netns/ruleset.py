@@ -19,6 +19,9 @@ from harness.policy.map import DirectionPolicy
 
 TABLE = "inet lab"
 LOG_GROUP = 1
+DELIVER = 1 << 31
+"""In a packet's mark: it goes to a socket of this node, whatever its destination. Routing looks at this bit alone; identities, which
+share the mark, never come near it."""
 _ALL_PORTS = 65535
 _ALL_TYPES = 255
 _SNAPLEN = 96
@@ -57,7 +60,8 @@ class Label:
         return cls(at, int(reason), new == "1", int(revision))
 
 
-def _log(label: Label) -> str:
+def log(label: Label) -> str:
+    """The statement that reports a packet."""
     return f'log prefix "{label}" group {LOG_GROUP} snaplen {_SNAPLEN} queue-threshold 1'
 
 
@@ -88,6 +92,7 @@ def base(*, ipv6: bool) -> str:
             add("chain", drop_chain(direction, decision), "")
     for hook in _HOOKS:
         add("chain", f"new_{hook}", "")
+    add("chain", "delivered", "")
     for chain, side in (("peer_of_egress", "daddr"), ("peer_of_ingress", "saddr")):
         add("chain", chain, "")
         for version, _, family in families:
@@ -113,6 +118,9 @@ def base(*, ipv6: bool) -> str:
         "forward", *replies, f"{itself} ct state new jump new_forward", f"{itself} accept", "iifname vmap @from_pod", "oifname vmap @to_pod"
     )
     discovery = ("icmpv6 type { 130-137, 143 } accept",) if ipv6 else ()
+    # What is on its way to or from a proxy of this node (`redirect`) is asked for its policy where it is delivered.
+    rule("input", f"meta mark & {DELIVER} != 0 goto delivered")
+    rule("output", f"meta mark & {DELIVER} != 0 accept")
     rule("input", 'iifname "lo" accept', *discovery, *replies, "iifname vmap @from_pod")
     rule("output", 'oifname "lo" accept', *discovery, *replies, "oifname vmap @to_pod")
     for hook in _HOOKS:
@@ -126,11 +134,11 @@ def labels(revision: int) -> Iterator[str]:
         for decision, reason in REASONS.items():
             chain = drop_chain(direction, decision)
             yield f"flush chain {TABLE} {chain}"
-            yield f"add rule {TABLE} {chain} ct state new {_log(Label(direction, reason, new=True, revision=revision))} drop"
-            yield f"add rule {TABLE} {chain} {_log(Label(direction, reason, new=False, revision=revision))} drop"
+            yield f"add rule {TABLE} {chain} ct state new {log(Label(direction, reason, new=True, revision=revision))} drop"
+            yield f"add rule {TABLE} {chain} {log(Label(direction, reason, new=False, revision=revision))} drop"
     for hook in _HOOKS:
         yield f"flush chain {TABLE} new_{hook}"
-        yield f"add rule {TABLE} new_{hook} {_log(Label(hook, 0, new=True, revision=revision))}"
+        yield f"add rule {TABLE} new_{hook} {log(Label(hook, 0, new=True, revision=revision))}"
 
 
 # One direction of one endpoint's policy
@@ -143,6 +151,8 @@ class Compiled:
     direction: Direction
     default: Decision
     maps: tuple[tuple[str, tuple[tuple[str, Decision], ...]], ...]
+    redirects: tuple[tuple[str, int], ...] = ()
+    """What goes to a proxy: keys as those of `port`, and what the packet's mark says of the proxy port."""
 
 
 _LOOKUPS = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import shutil
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.clusters.netns.lab import Lab
@@ -21,7 +23,7 @@ from harness.probes.agent import AgentEvent
 _CALLS: Mapping[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
-        Lab.about, Lab.apply, Lab.counters, Lab.fault_close, Lab.fault_discard_flows, Lab.fault_lose_events, Lab.namespaces, Lab.prepare,
+        Lab.about, Lab.apply, Lab.counters, Lab.fault_close, Lab.fault_discard_flows, Lab.fault_kill_proxy, Lab.fault_lose_events, Lab.namespaces, Lab.prepare, Lab.proxies,
         Lab.published, Lab.release, Lab.ruleset, Lab.run, Lab.status, Lab.stop,
     )
 }  # fmt: skip
@@ -52,7 +54,9 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     loop.set_exception_handler(broke)
     store = FlowStore() if settings["flows"] else None
     control = _Control()
-    control.lab = lab = Lab(options=Options.of(settings["cilium"]), pods=settings["pods"], emit=control.emit, store=store)
+    control.lab = lab = Lab(
+        options=Options.of(settings["cilium"]), pods=settings["pods"], emit=control.emit, store=store, folder=Path(settings["folder"])
+    )
     server = None
     if store is not None:
         server = await serve(store, [f"unix://{settings['folder']}/hubble.sock"], nodes=["node-a", "node-b"])
@@ -80,6 +84,7 @@ class _Control(asyncio.Protocol):
         self._decoder = Decoder()
         self._events: list[AgentEvent] = []
         self._transport: asyncio.WriteTransport | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
 
     def emit(self, event: AgentEvent) -> None:
         if not self._events:
@@ -103,13 +108,33 @@ class _Control(asyncio.Protocol):
             self._call(call)
 
     def _call(self, call: Call) -> None:
+        """Most calls are over when they return; one that waits for somebody else is answered when it is done."""
         try:
-            answer = Answer(call.number, _CALLS[call.method](self.lab, *call.arguments))
-        except HarnessError as error:
-            answer = Answer(call.number, error=(error.message, error.hint))
+            value = _CALLS[call.method](self.lab, *call.arguments)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the one who called must hear of it
-            traceback.print_exc()
+            self._answer(call, error=error)
+            return
+        if not inspect.isawaitable(value):
+            self._answer(call, value)
+            return
+        task = asyncio.ensure_future(value)
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        task.add_done_callback(lambda task: self._done(call, task))
+
+    def _done(self, call: Call, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            self._answer(call, None if error else task.result(), error)
+
+    def _answer(self, call: Call, value: Any = None, error: BaseException | None = None) -> None:
+        if isinstance(error, HarnessError):
+            answer = Answer(call.number, error=(error.message, error.hint))
+        elif error is not None:
+            traceback.print_exception(error)
             answer = Answer(call.number, error=(f"the lab broke in {call.method!r}: {type(error).__name__}: {error}", None))
+        else:
+            answer = Answer(call.number, value)
         if call.number:
             self.send(answer)
 

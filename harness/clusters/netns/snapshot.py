@@ -65,6 +65,10 @@ class Snapshot:
         """The policy of each of the node's pods, by its link."""
         return {place.link: self.enforced[ref] for ref, place in self.pods.items() if place.node == node and ref in self.enforced}
 
+    def link_addresses(self, node: str) -> Mapping[str, tuple[str, ...]]:
+        """The addresses of each of the node's pods, by its link."""
+        return {place.link: place.addresses for place in self.pods.values() if place.node == node}
+
     def party(self, node: str, packed: bytes) -> Party:
         """Who has this address (as in a packet)."""
         known = self._parties.get(node)

@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import sys
+import tempfile
+from pathlib import Path
 
 from harness.clusters.netns import kernel
 from harness.clusters.netns.lab import Lab
@@ -49,7 +51,7 @@ async def main() -> dict[str, object]:
             results.put_nowait(event)
 
     store = FlowStore()
-    lab = Lab(options=Options(), pods=1, emit=emit, store=store)
+    lab = Lab(options=Options(), pods=1, emit=emit, store=store, folder=Path(tempfile.gettempdir()))
     client, server = PodRef("d", "client"), PodRef("d", "server")
     found = lab.prepare(
         Deployment(
@@ -88,7 +90,7 @@ async def main() -> dict[str, object]:
             return ""
 
     seen["held"] = await say("one")
-    lab.apply([], [SHUT])
+    await lab.apply([], [SHUT])
     seen["cut"] = await say("two")
     port = held.getsockname()[1]
     seen["drops"] = [

@@ -7,7 +7,9 @@ import asyncio
 import json
 import socket
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 from harness.clusters.netns import kernel
 from harness.clusters.netns.lab import Lab
@@ -30,14 +32,14 @@ def policy(number: int) -> dict[str, object]:
 
 
 async def main() -> dict[str, int]:
-    lab = Lab(options=Options(), pods=1, emit=lambda _: None, store=None)
+    lab = Lab(options=Options(), pods=1, emit=lambda _: None, store=None, folder=Path(tempfile.gettempdir()))
     client, server = PodRef("d", "client"), PodRef("d", "server")
     pods = (Pod(client, {"app": "client"}, "a"), Pod(server, {"app": "server"}, "b"))
     found = lab.prepare(
         Deployment("changes", ClusterState({"d": {}}, pods, nodes={"a": {}, "b": {}}), (Port(server, "", Protocol.UDP, 9, "sink"),), {})
     )
     address = found[f"pod:{server}"][0]
-    lab.apply([], [policy(0)])
+    await lab.apply([], [policy(0)])
 
     def bound(pod: PodRef, port: int) -> socket.socket:
         namespace, own = lab.place(Site("pod", str(pod)), Family.IPV4)
@@ -71,7 +73,7 @@ async def main() -> dict[str, int]:
     thread = threading.Thread(target=send)
     thread.start()
     for number in range(1, CHANGES + 1):
-        lab.apply([], [policy(number)])
+        await lab.apply([], [policy(number)])
     over.set()
     thread.join()
     lab.close()

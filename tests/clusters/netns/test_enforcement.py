@@ -180,10 +180,10 @@ def test_required_authentication_drops_as_cilium_does_without_spire(bench: Bench
 def test_a_rule_for_a_proxy_is_an_error_and_never_a_plain_port(bench: Bench) -> None:
     bench.deploy(TWO_NODES)
     bench.apply(DENY_INGRESS)
-    with pytest.raises(ClusterError, match="does not enforce http rules yet"):
+    with pytest.raises(ClusterError, match="does not enforce dns rules yet"):
         bench.apply(
-            'get: {endpointSelector: {matchLabels: {app: backend}}, ingress: [{toPorts: [{ports: [{port: "8080", protocol: TCP}], '
-            "rules: {http: [{method: GET}]}}]}]}"
+            'ask: {endpointSelector: {matchLabels: {app: far}}, egress: [{toPorts: [{ports: [{port: "53", protocol: UDP}], '
+            'rules: {dns: [{matchPattern: "*"}]}}]}]}'
         )
     assert bench.try_("far", "backend").result.ending is Ending.STOPPED, "what was in force still is"
 
