@@ -167,6 +167,8 @@ class IdentityTable:
         self._positions: dict[str, int] = {}
         self._add_entities(state)
         self._add_pods(state)
+        self.endpoints = (1 << len(self.identities)) - 1
+        """Those that an endpoint can have: no prefix."""
         self._add_prefixes(state, numbers, learned)
         self.world = _union(1 << position for position in self.by_prefix.values())
         self.nodes = _union(1 << at for at in (*(self.entities[name] for name in _NODE_ENTITIES), *self.remote_nodes.values()))

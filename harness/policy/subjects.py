@@ -15,7 +15,7 @@ from harness.model.labels import CLUSTER_LABEL, K8S, NAMESPACE_LABEL, Label
 from harness.model.traffic import Direction, EntityName, PodRef
 from harness.model.verdict import Decision, RuleRef
 from harness.policy import entities
-from harness.policy.identities import IdentityTable, holds, node_labels
+from harness.policy.identities import IdentityTable, bits, holds, node_labels
 from harness.policy.l4 import Filter, MergeConflict, SelectorPolicy, build_filters
 from harness.policy.options import Options
 from harness.policy.prefix import parse_address
@@ -52,6 +52,22 @@ class Subject:
     host: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one table is made of: the places of the rules that select the endpoint, and the named ports of its own that they use."""
+
+    direction: Direction
+    places: tuple[int, ...]
+    default_deny: bool
+    host: bool
+    ports: tuple[tuple[tuple[str, int], int], ...] = ()
+
+    @property
+    def default(self) -> Decision:
+        """What is decided where no entry matches."""
+        return Decision.DEFAULT_DENY if self.default_deny else Decision.ALLOW
+
+
 class Subjects:
     """All endpoints of a cluster state under some rules, and their tables."""
 
@@ -63,13 +79,14 @@ class Subjects:
         self.entities: dict[EntityName, Subject] = {}
         self.hosts: dict[str, Subject] = {}
         self._state = state
-        self._tables: dict[object, DirectionTable] = {}
-        self._filters: dict[object, list[Filter] | str] = {}
-        self._chosen: dict[object, tuple[int, ...]] = {}
+        self._tables: dict[Choice | None, DirectionTable] = {}
+        self._filters: dict[Choice, list[Filter] | str] = {}
+        self._host_rules: dict[tuple[str, Direction], tuple[int, ...]] = {}
         self._by_subject: dict[Subject, dict[Direction, DirectionTable]] = {}
         self._cluster_ports: dict[tuple[str, int], int] = {}
         self._identity_ports: dict[int, dict[tuple[str, int], int]] = {}
-        self._masks = [0 if rule.node else identities.select(rule.subject).certain for rule in self.rules]
+        self._names = [frozenset(port.name for each in rule.ports for port in each.ports if port.name) for rule in self.rules]
+        self._selecting = self._by_position()
         self._add_endpoints()
 
     def _add_endpoints(self) -> None:
@@ -90,6 +107,16 @@ class Subjects:
         if self.options.host_firewall:
             for node in sorted({*self._state.nodes, *(pod.node for pod in self._state.pods)}):
                 self.hosts[node] = Subject(node, self.identities.entities[EntityName.HOST], node, host=True)
+
+    def _by_position(self) -> Mapping[Direction, Mapping[int, tuple[int, ...]]]:
+        """For each identity the places of the rules that select it."""
+        found: dict[Direction, dict[int, list[int]]] = {each: {} for each in Direction}
+        for place, rule in enumerate(self.rules):
+            if not rule.node:
+                mine = found[rule.direction]
+                for position in bits(self.identities.select(rule.subject).certain & self.identities.endpoints):
+                    mine.setdefault(position, []).append(place)
+        return {each: {position: tuple(places) for position, places in mine.items()} for each, mine in found.items()}
 
     def all(self) -> Iterable[Subject]:
         yield from self.pods.values()
@@ -114,62 +141,67 @@ class Subjects:
 
     def rules_for(self, subject: Subject, direction: Direction) -> tuple[int, ...]:
         """The places in `rules`, which is in Cilium's order, of those that select an endpoint."""
-        at = (subject.node if subject.host else subject.position, direction)
-        found = self._chosen.get(at)
+        if not subject.host:
+            return self._selecting[direction].get(subject.position, ())
+        at = (subject.node, direction)
+        found = self._host_rules.get(at)
         if found is None:
-            found = self._chosen[at] = tuple(
-                index
-                for index, rule in enumerate(self.rules)
-                if rule.direction is direction
-                and (self._masks[index] >> subject.position & 1 if not subject.host else self.selected_by(rule, subject))
+            found = self._host_rules[at] = tuple(
+                index for index, rule in enumerate(self.rules) if rule.direction is direction and self.selected_by(rule, subject)
             )
         return found
 
-    def _table(self, subject: Subject, direction: Direction) -> DirectionTable:
-        key = len(self._tables)
+    def choice(self, subject: Subject, direction: Direction) -> Choice | None:
+        """What the endpoint's table in a direction is made of; None where nothing is enforced. Equal choices have one table."""
         if self.options.enforcement == "never":
-            return self._remember("never", DirectionTable(key, enforced=False, default=Decision.ALLOW))
+            return None
         places = self.rules_for(subject, direction)
         always = self.options.enforcement == "always" or subject.position == self.identities.entities[EntityName.INIT]
         if not places and not always:
-            return self._remember("open", DirectionTable(key, enforced=False, default=Decision.ALLOW))
-        rules = [self.rules[place] for place in places]
-        default_deny = always or any(rule.default_deny for rule in rules)
-        chosen = (direction, places, default_deny, subject.host)
-        filters = self._filters_for(chosen, rules, default_deny=default_deny)
-        ports = self._port_names(subject, direction, filters)
-        table = self._tables.get((chosen, ports))
-        if table is not None:
-            return table
-        default = Decision.DEFAULT_DENY if default_deny else Decision.ALLOW
+            return None
+        default_deny = always or any(self.rules[place].default_deny for place in places)
+        return Choice(direction, places, default_deny, subject.host, self._own_names(subject, direction, places))
+
+    def _own_names(self, subject: Subject, direction: Direction, places: Iterable[int]) -> tuple[tuple[tuple[str, int], int], ...]:
+        """The endpoint's named ports, as far as its ingress rules use them: what tells its table from that of its peers."""
+        if direction is Direction.EGRESS or not subject.ports:
+            return ()
+        used = frozenset().union(*(self._names[place] for place in places))
+        return tuple(item for item in subject.ports if item[0][0] in used)
+
+    def _table(self, subject: Subject, direction: Direction) -> DirectionTable:
+        choice = self.choice(subject, direction)
+        table = self._tables.get(choice)
+        if table is None:
+            table = self._tables[choice] = self._made(len(self._tables), choice)
+        return table
+
+    def _made(self, key: int, choice: Choice | None) -> DirectionTable:
+        if choice is None:
+            return DirectionTable(key, enforced=False, default=Decision.ALLOW)
+        rules = [self.rules[place] for place in choice.places]
         selecting = tuple(dict.fromkeys(rule.ref.policy for rule in rules))
+        filters = self._filters_for(choice)
         if isinstance(filters, str):
-            made = DirectionTable(key, enforced=True, default=default, selecting=selecting, error=filters)
-        else:
-            entries = [entry for each in filters for entry in self._entries(each, direction, dict(ports))]
-            entries += self._implicit(direction, bool(rules), default_deny, subject.host)
-            made = DirectionTable(key, enforced=True, default=default, entries=entries, selecting=selecting)
-        return self._remember((chosen, ports), made)
+            return DirectionTable(key, enforced=True, default=choice.default, selecting=selecting, error=filters)
+        entries = [*self.entries(filters, choice), *self.implicit(choice)]
+        return DirectionTable(key, enforced=True, default=choice.default, entries=entries, selecting=selecting)
 
-    def _remember(self, key: object, table: DirectionTable) -> DirectionTable:
-        return self._tables.setdefault(key, table)
-
-    def _filters_for(self, key: object, rules: Iterable[Rule], *, default_deny: bool) -> list[Filter] | str:
+    def _filters_for(self, choice: Choice) -> list[Filter] | str:
+        key = replace(choice, ports=())
         found = self._filters.get(key)
         if found is None:
             try:
-                found = build_filters(rules, default_deny=default_deny)
+                found = build_filters((self.rules[place] for place in choice.places), default_deny=choice.default_deny)
             except MergeConflict as conflict:
                 found = str(conflict)
             self._filters[key] = found
         return found
 
-    def _port_names(self, subject: Subject, direction: Direction, filters: list[Filter] | str) -> tuple[tuple[tuple[str, int], int], ...]:
-        """The endpoint's named ports, as far as its ingress filters use them: what tells its table from that of its peers."""
-        if direction is Direction.EGRESS or isinstance(filters, str):
-            return ()
-        used = {(each.name, each.protocol) for each in filters if each.name}
-        return tuple(item for item in subject.ports if item[0] in used)
+    def entries(self, filters: Iterable[Filter], choice: Choice) -> list[Entry]:
+        """What filters come to for the endpoints of a choice: ports resolved, selectors replaced by identities."""
+        ports = dict(choice.ports)
+        return [entry for each in filters for entry in self._entries(each, choice.direction, ports)]
 
     def _entries(self, each: Filter, direction: Direction, ports: PortNames) -> Iterable[Entry]:
         if not each.name:
@@ -201,11 +233,12 @@ class Subjects:
             for entry in self._at(each, number, number, only):
                 yield replace(entry, wildcard=False)
 
-    def _implicit(self, direction: Direction, has_rules: bool, default_deny: bool, host: bool) -> Iterable[Entry]:
-        if not default_deny:
-            ref = ALLOW_ANY_INGRESS if direction is Direction.INGRESS else ALLOW_ANY_EGRESS
+    def implicit(self, choice: Choice) -> Iterable[Entry]:
+        """What Cilium adds to the rules of a choice."""
+        if not choice.default_deny:
+            ref = ALLOW_ANY_INGRESS if choice.direction is Direction.INGRESS else ALLOW_ANY_EGRESS
             yield self._allow(entities.ALL, ref)
-        elif direction is Direction.INGRESS and not host and (has_rules or not self.options.at_least(1, 20)):
+        elif choice.direction is Direction.INGRESS and not choice.host and (choice.places or not self.options.at_least(1, 20)):
             yield self._allow(entities.HOST, ALLOW_LOCALHOST_INGRESS)
 
     def _allow(self, selector: LabelSelector, ref: RuleRef) -> Entry:
