@@ -87,3 +87,11 @@ class Noted(Protocol):
     """A cluster that found something at its start which a reader of any report of the run must know."""
 
     notes: Sequence[str]
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A cluster that has some things for some cases only: externals that a user mapped, say."""
+
+    def capabilities_for(self, case: Case) -> Capabilities:
+        """What it can do for this case."""

@@ -55,6 +55,8 @@ class ClusterOptions:
     """`KEY[=VALUE][:EFFECT]` of taints that the test pods take no notice of."""
     node_selector: str = ""
     """`KEY=VALUE` of the nodes that the test pods may go to."""
+    externals: str = ""
+    """A file that maps what cases call external to addresses and ports that the user answers for."""
     allow_host: bool = False
     """On an existing cluster: host-network pods, in a privileged namespace of their own."""
     allow_clusterwide: bool = False
@@ -114,6 +116,7 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
 
 def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
     from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+    from harness.clusters.kubernetes.externals import Externals
 
     return KubernetesCluster(
         KubernetesOptions(
@@ -126,6 +129,7 @@ def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
             run=options.run,
             worker=options.worker,
             pods=_pods(options),
+            externals=Externals.read(options.externals),
         )
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.cases.case import Case, Expectation, Phase, Placement
-from harness.clusters.base import Change, Cluster, Enforcement, Noted
+from harness.clusters.base import Change, Cluster, Enforcement, Noted, Particular
 from harness.clusters.open import Hubble, default_timeout
 from harness.engine.checks import Check, checks
 from harness.engine.coverage import uncovered
@@ -101,7 +101,9 @@ class Session:
 
     def lacking(self, case: Case, phase: Phase) -> str:
         """Why the cluster cannot run this phase; '' where it can."""
-        return unmet((case.requires, phase.requires), self._cluster.capabilities)
+        cluster = self._cluster
+        offered = cluster.capabilities_for(case) if isinstance(cluster, Particular) else cluster.capabilities
+        return unmet((case.requires, phase.requires), offered)
 
     def run_phase(self, case: Case, phase_name: str) -> PhaseFinished | PhaseSkipped:
         """Run one phase, after the earlier ones' changes where they are not in force yet."""

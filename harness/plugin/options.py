@@ -55,6 +55,7 @@ OPTIONS = (
     ),
     Option("toleration", "KEY[=VALUE][:EFFECT]", "existing: put test pods on nodes with this taint too", several=True),
     Option("node-selector", "KEY=VALUE", "existing: put test pods only on nodes with this label", several=True),
+    Option("externals", "FILE", "existing: addresses and TCP ports of what cases call external, for which you answer (YAML)"),
 )
 FLAGS = (
     Option("allow-host", "", "existing: host-network pods are allowed, in a privileged namespace of their own"),
@@ -79,6 +80,7 @@ class RunOptions:
     image_pull_secret: str
     toleration: str
     node_selector: str
+    externals: str
     allow_host: bool
     allow_clusterwide: bool
     repeat: tuple[str, ...]
@@ -135,9 +137,11 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         if not text:
             continue
         try:
+            if option.name == "externals":
+                text = str((config.rootpath if place.startswith("ini") else config.invocation_params.dir) / text)
             values[option.name] = _CHECKS[option.name](text)
         except HarnessError as error:
-            raise UsageError(f"{place}: {error.message}", hint=error.hint) from None
+            raise UsageError(f"{place}: {error.message}", hint=error.hint, location=error.location) from None
         if not place.startswith("ini"):
             repeat.append(f"--{'probe-timeout' if option.name == 'timeout' else option.name}={text}")
     for name in ("jsonl", "html"):
@@ -161,6 +165,7 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         image_pull_secret=values.get("image-pull-secret", ""),
         toleration=values.get("toleration", ""),
         node_selector=values.get("node-selector", ""),
+        externals=values.get("externals", ""),
         allow_host="allow-host" in allowed,
         allow_clusterwide="allow-clusterwide" in allowed,
         repeat=tuple(repeat),
@@ -205,6 +210,13 @@ def _cilium(text: str) -> str:
     from harness.clusters.open import check_cilium
 
     check_cilium(text)
+    return text
+
+
+def _externals(text: str) -> str:
+    from harness.clusters.kubernetes.externals import Externals
+
+    Externals.read(text)
     return text
 
 
@@ -253,5 +265,6 @@ _CHECKS: Mapping[str, Callable[[str], Any]] = {
     "image-pull-policy": partial(_wish, "pull_policy"),
     "image-pull-secret": partial(_wish, "pull_secrets"),
     "toleration": partial(_wish, "tolerations"),
+    "externals": _externals,
     "node-selector": partial(_wish, "node_selector"),
 }

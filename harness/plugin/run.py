@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pytest
 
 from harness.errors import HarnessError
+from harness.plugin.interrupt import guard
 
 if TYPE_CHECKING:
     from harness.cases.case import Case
@@ -76,6 +77,7 @@ class Run:
                         image_pull_secret=options.image_pull_secret,
                         toleration=options.toleration,
                         node_selector=options.node_selector,
+                        externals=options.externals,
                         allow_host=options.allow_host,
                         allow_clusterwide=options.allow_clusterwide,
                     ),
@@ -135,6 +137,7 @@ def run_of(config: pytest.Config) -> Run:
     if run is None:
         from harness.plugin.options import resolve
 
+        guard(config)
         worker: dict[str, Any] = getattr(config, "workerinput", {})
         run = config.stash[RUN] = Run(resolve(config), str(worker.get("workerid", "")), str(worker.get("testrunuid", "")))
     return run

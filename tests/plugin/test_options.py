@@ -37,7 +37,8 @@ def test_command_line_beats_environment_beats_ini(resolved):
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_every_option_can_be_given_in_all_three_places(option, resolved):
+def test_every_option_can_be_given_in_all_three_places(option, resolved, suite):
+    suite.path.joinpath("externals.yaml").write_text("world: {addresses: [203.0.113.10], ports: [443]}")
     value = {
         "cluster": "memory",
         "cilium-version": "1.19",
@@ -50,6 +51,7 @@ def test_every_option_can_be_given_in_all_three_places(option, resolved):
         "image-pull-secret": "ci/registry,other",
         "toleration": "dedicated=tests:NoSchedule,gpu",
         "node-selector": "pool=tests,kubernetes.io/os=linux",
+        "externals": str(suite.path / "externals.yaml"),
     }[option.name]
     given = [
         resolved(f"--{option.name}={value}"),
@@ -72,6 +74,7 @@ def test_every_option_can_be_given_in_all_three_places(option, resolved):
         ("--image-pull-secret=a/b/c", "--image-pull-secret: 'a/b/c' names no secret", "NAMESPACE/NAME"),
         ("--toleration=a=b:NoSchedul", "--toleration: 'a=b:NoSchedul': unknown effect 'NoSchedul'", "did you mean `NoSchedule`?"),
         ("--toleration==b", "--toleration: '=b' is no toleration", "KEY=VALUE:EFFECT"),
+        ("--externals=none.yaml", "--externals: none.yaml cannot be read: No such file or directory", "write `NAME:"),
         ("--node-selector=pool", "--node-selector: 'pool' selects no node", "KEY=VALUE"),
         ("--hubble-listen=nowhere", "--hubble-listen: 'nowhere' is no address to listen at", "HOST:PORT"),
     ],

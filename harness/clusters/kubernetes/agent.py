@@ -415,6 +415,9 @@ class Client:
             if data[8:].decode(errors="replace") == probe["nonce"]:
                 self.finish(running, "answered", ("", probe["nonce"], None))
             return
+        if probe.get("vouched") and (not data or not data.startswith(b"HTTP/")):
+            self.finish(running, "answered")  # whatever it says, or that it hangs up: somebody is there
+            return
         if not data and probe["protocol"] != "UDP":
             self.finish(running, "reset", detail="the server closed the connection without an answer")
             return

@@ -10,12 +10,13 @@ from typing import Any
 
 from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
-from harness.clusters.base import Change, Enforcement, Observation
+from harness.clusters.base import Capabilities, Change, Enforcement, Observation
 from harness.clusters.kubernetes import background, cidrgroups, permissions
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
+from harness.clusters.kubernetes.externals import Externals
 from harness.clusters.kubernetes.foreign import foreign
 from harness.clusters.kubernetes.lifetime import Lifetime
 from harness.clusters.kubernetes.nodes import server
@@ -60,6 +61,7 @@ class KubernetesOptions:
     """What the workers of one run have in common and no other run has; '' for a run of one process."""
     worker: str = ""
     pods: PodOptions = field(default_factory=PodOptions)
+    externals: Externals = field(default_factory=Externals)
 
 
 @dataclass(slots=True)
@@ -144,6 +146,17 @@ class KubernetesCluster:
 
     # The contract
 
+    def capabilities_for(self, case: Case) -> Capabilities:
+        """What it can do, externals included where the user mapped all that the case asks for."""
+        externals = self._options.externals
+        if not externals.mapped:
+            return self.capabilities
+        why = externals.lacking(case)
+        have, lack = self.capabilities.features, self.capabilities.lacking
+        if why:
+            return replace(self.capabilities, lacking={**lack, "externals": why})
+        return replace(self.capabilities, features=have | {"externals"}, lacking={key: lack[key] for key in lack if key != "externals"})
+
     @translated("the case could not be deployed")
     def prepare(self, case: Case) -> Placement:
         """Deploy the case in namespaces of its own. What was created before a failure, or an interrupt, is deleted again."""
@@ -157,6 +170,7 @@ class KubernetesCluster:
         # Fewer nodes than the case spreads over: a case that must have two says so, and is skipped.
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
+        outside = self._options.externals.serves(case)
         used = {*placed.values(), names["a"], names["b"]}
         objects = case_objects(
             case,
@@ -166,6 +180,7 @@ class KubernetesCluster:
             self._options.pods,
             allow_host=self._options.allow_host,
             nodes=used,
+            witness=names["a"] if outside else "",
             secrets=self._secrets,
         )
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
@@ -175,9 +190,11 @@ class KubernetesCluster:
                 cidrgroups.create(self._api, self._groups, self.run, case.name)
             found = deploy(self._api, objects)
             found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()}, used)
-            state = cluster_state(case, names)
+            if outside:
+                found_at = {**found_at, **self._options.externals.addresses(case)}
+            state = cluster_state(self._options.externals.applied(case), names)
             placement = Placement(state, found_at)
-            agent = PodAgent(self._api, objects.pods, _owners(found_at))
+            agent = PodAgent(self._api, objects.pods, _owners(found_at), self._options.externals.vouched())
             endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
             nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}
             policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.cases.case import Case, EndpointSpec, ServiceSpec
+from harness.clusters.kubernetes.externals import WITNESS
 from harness.clusters.kubernetes.nodes import needed as nodes_needed
 from harness.clusters.kubernetes.nodes import served, server, site
 from harness.clusters.kubernetes.rename import METADATA_NAME, Renaming, unique
@@ -58,16 +59,18 @@ def case_objects(
     *,
     allow_host: bool,
     nodes: Iterable[str] = (),
+    witness: str = "",
     secrets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> CaseObjects:
     """`placed` are the nodes of the pods, by the cluster's names; `secrets` are copied to every namespace, by name; each of `nodes` gets a
-    pod in its network where the case speaks of nodes. ClusterError for what cannot be had here."""
+    pod in its network where the case speaks of nodes; `witness` is the node of a pod that no policy of the case selects, '' for none. ClusterError for what cannot be had here."""
     host = unique("host", renaming.suffix)
     for_nodes = sorted(set(nodes)) if allow_host and nodes_needed(case) else []
     uses_host = bool(for_nodes) or any(spec.host_network for spec in case.endpoints.values())
     if uses_host and not allow_host:
         raise ClusterError(f"case `{case.name}` has host-network endpoints", hint="pass --allow-host to run privileged-namespace pods")
-    names = [*renaming.namespaces.values(), *([host] if uses_host else [])]
+    aside = unique("witness", renaming.suffix)
+    names = [*renaming.namespaces.values(), *([host] if uses_host else []), *([aside] if witness else [])]
     namespaces = [_namespace(name, renaming, case, run, privileged=name == host) for name in names]
     accounts = {
         (renaming.namespace(spec.namespace), spec.service_account)
@@ -89,6 +92,9 @@ def case_objects(
         spec = EndpointSpec("node", "", {}, case.location, ports=served(case, placed, node), host_network=True)
         there = pods[site(node)] = PodRef(host, _short(f"node-{node}"))
         objects.append(_pod(spec, server(node), there, node, options, case))
+    if witness:
+        pods[WITNESS] = PodRef(aside, WITNESS.name)
+        objects.append(_pod(EndpointSpec(WITNESS.name, "", {}, case.location), WITNESS.name, pods[WITNESS], witness, options, case))
     return CaseObjects(
         tuple(namespaces),
         tuple(

@@ -15,6 +15,7 @@ from harness.clusters.kubernetes import nodes
 from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.clusters.kubernetes.deploy import fault_of
 from harness.clusters.kubernetes.exec import Exec, Exit
+from harness.clusters.kubernetes.externals import WITNESS
 from harness.clusters.kubernetes.objects import CONTAINER, PYTHON
 from harness.model.flow import FiveTuple
 from harness.model.probe import Ending, Probe, ProbeResult
@@ -23,6 +24,7 @@ from harness.probes.agent import AgentEvent, Bound
 
 _FIRST_PORT, _LAST_PORT = 20000, 60999
 _PROBES_A_LINE = 100
+_A_PROXY_SAID = frozenset({502, 503, 504})
 _SINK_POLL = 0.05
 """How often a server that never answers is asked whether it saw the probe (s)."""
 _READY = 30.0
@@ -69,19 +71,27 @@ class _Plan:
 
 
 class PodAgent:
-    """The pods of one case as an `Agent`. `pods` says where each is; `owners` whose each address is."""
+    """The pods of one case as an `Agent`. `pods` says where each is; `owners` whose each address is; `vouched` are addresses and ports
+    outside for which the user answers: who answers there is the one who is meant."""
 
-    def __init__(self, api: Api, pods: Mapping[PodRef, PodRef], owners: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        pods: Mapping[PodRef, PodRef],
+        owners: Mapping[str, frozenset[str]],
+        vouched: frozenset[tuple[str, int]] = frozenset(),
+    ) -> None:
         self._api = api
         self._pods = pods
         self._owners = owners
+        self._vouched = vouched
         self._ports: dict[PodRef, Iterator[int]] = {}
         self._plan: _Plan | None = None
 
     async def stop(self, probe_id: int) -> None:
         plan = self._plan
         if plan is not None and probe_id in plan.probes:
-            talk = plan.talks.get(_site(plan.probes[probe_id]))
+            talk = plan.talks.get(self._site(plan.probes[probe_id]))
             if talk is not None and talk.exec is not None:
                 talk.exec.send(f"stop {probe_id}")
 
@@ -113,8 +123,19 @@ class PodAgent:
     # Opening
 
     def _involved(self, probe: Probe) -> Iterator[PodRef]:
-        yield _site(probe)
+        yield self._site(probe)
         yield from self._servers(probe)
+
+    def _site(self, probe: Probe) -> PodRef:
+        """The pod a probe is sent from; one that is nowhere where none can be. A witness proves that what is outside is alive."""
+        if probe.liveness and probe.site.kind == "world" and self._is_vouched(probe):
+            return WITNESS
+        if probe.site.kind != "pod" or "/" not in probe.site.name:
+            return PodRef("", str(probe.site))
+        return PodRef(*probe.site.name.split("/", 1))
+
+    def _is_vouched(self, probe: Probe) -> bool:
+        return probe.protocol is Protocol.TCP and (probe.address, probe.port) in self._vouched
 
     def _servers(self, probe: Probe) -> tuple[PodRef, ...]:
         """The pods whose answer is the intended one, and which can be asked."""
@@ -126,7 +147,7 @@ class PodAgent:
         results = [
             _error(probe, f"there is no pod to send it from: {probe.site}")
             for probe in plan.probes.values()
-            if _site(probe) not in self._pods
+            if self._site(probe) not in self._pods
         ]
         for result in results:
             del plan.probes[result.id]
@@ -173,7 +194,7 @@ class PodAgent:
                 for event in await self._broken(plan, talk):
                     yield event
         for pod, talk in plan.talks.items():
-            mine = [probe for probe in plan.probes.values() if _site(probe) == pod]
+            mine = [probe for probe in plan.probes.values() if self._site(probe) == pod]
             for first in range(0, len(mine), _PROBES_A_LINE):
                 lines = [self._message(probe, pod) for probe in mine[first : first + _PROBES_A_LINE]]
                 if talk.exec is not None and lines:
@@ -190,7 +211,9 @@ class PodAgent:
                 http = {"method": request.method, "path": request.path, "host": request.host, "headers": request.headers}
             elif request is None and probe.serve in {"auto", "http"}:
                 http = {"method": "GET", "path": "/", "host": "", "headers": []}
+        vouched = {"vouched": True} if self._is_vouched(probe) else {}
         return {
+            **vouched,
             "id": probe.id,
             "protocol": probe.protocol.value,
             "address": probe.address,
@@ -231,10 +254,14 @@ class PodAgent:
             nonce=said["nonce"],
             status=said["status"],
             detail=said["detail"],
-            attempts=2 if plan.talks[_site(probe)].retried else 1,
+            attempts=2 if plan.talks[self._site(probe)].retried else 1,
         )
         if probe.id in plan.sunk:
             result = replace(result, ending=Ending.ANSWERED, server=plan.sunk[probe.id], nonce=probe.nonce, server_saw=True)
+        elif result.ending is Ending.ANSWERED and self._is_vouched(probe) and result.status in _A_PROXY_SAID:
+            result = replace(result, ending=Ending.RESET, detail=f"{result.status}: a gateway's answer, not the server's")
+        elif result.ending is Ending.ANSWERED and self._is_vouched(probe):
+            result = replace(result, server=next(iter(probe.expected_servers), ""), nonce=probe.nonce, server_saw=True)
         elif result.ending is Ending.ANSWERED:
             server = result.server or ("" if probe.protocol.has_ports else self._owner(probe))
             result = replace(result, server=server, server_saw=result.nonce == probe.nonce and server in probe.expected_servers)
@@ -269,7 +296,7 @@ class PodAgent:
             if saw and probe is not None and number in plan.sinks:
                 plan.sinks.discard(number)
                 plan.sunk[number] = str(talk.pod)
-                client = plan.talks[_site(probe)]
+                client = plan.talks[self._site(probe)]
                 if client.exec is not None:
                     client.exec.send(f"stop {number}")
             return []
@@ -302,7 +329,7 @@ class PodAgent:
     async def _broken(self, plan: _Plan, talk: _Talk) -> list[AgentEvent]:
         """A pod's exec is over: its own probes have no result, and nobody can say what its server saw."""
         why = _why(talk)
-        mine = [probe for probe in plan.probes.values() if _site(probe) == talk.pod and probe.id not in plan.held]
+        mine = [probe for probe in plan.probes.values() if self._site(probe) == talk.pod and probe.id not in plan.held]
         asked = [number for number, held in plan.held.items() if talk.pod in held.waiting]
         if mine or asked:
             fate = await asyncio.to_thread(self._fate, talk.there)
@@ -327,13 +354,6 @@ class PodAgent:
         except API_ERRORS as error:
             return "is gone" if getattr(error, "status", 0) == 404 else ""
         return fault_of(pod)
-
-
-def _site(probe: Probe) -> PodRef:
-    """The pod a probe is sent from; one that is nowhere for any other site."""
-    if probe.site.kind != "pod" or "/" not in probe.site.name:
-        return PodRef("", str(probe.site))
-    return PodRef(*probe.site.name.split("/", 1))
 
 
 def _named(server: str) -> PodRef:
