@@ -11,7 +11,7 @@ from typing import Any
 from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Capabilities, Change, Enforcement, Observation
-from harness.clusters.kubernetes import background, cidrgroups, permissions
+from harness.clusters.kubernetes import background, cidrgroups, permissions, stability
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
 from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
@@ -75,6 +75,8 @@ class _Open:
     policies: Policies
     settling: Settling
     repository: Repository
+    enforced: Repository
+    """What was in force when that was last waited for."""
 
 
 @dataclass(slots=True)
@@ -121,7 +123,9 @@ class KubernetesCluster:
         config = read_config(self._api, namespace)
         if not agents and config is None:
             self._check_cilium()
-        version = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents) or self._options.cilium
+        told = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents)
+        self._version_known = bool(told)
+        version = told or self._options.cilium
         status = AgentStatus() if self._agents_fault else self._agents.status()
         self.capabilities = capabilities(
             Facts(version, config, len(self._nodes), status),
@@ -200,7 +204,7 @@ class KubernetesCluster:
             policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)
             repository = Repository.empty(self._model)
             settling = Settling(self._agents, self._agents_fault, policies, nodes)
-            self._open = _Open(case, renaming, placement, agent, policies, settling, repository)
+            self._open = _Open(case, renaming, placement, agent, policies, settling, repository, repository)
             settling.endpoints()
             background.wait_for(reachable(agent, case, placement))
         except BaseException as error:
@@ -227,7 +231,13 @@ class KubernetesCluster:
         if revision > self._revision:
             raise ClusterError(f"revision {revision} was never applied; the latest is {self._revision}")
         began = time.monotonic()
-        how = self._here().settling.wait()
+        opened = self._here()
+        how = opened.settling.wait()
+        if self._agents_fault and opened.enforced is not opened.repository:
+            before, after = (Evaluator(opened.placement.state, each) for each in (opened.enforced, opened.repository))
+            looked_at = stability.paths(opened.case, opened.placement, before, after)
+            how = f"{background.wait_for(stability.stable(opened.agent, looked_at, after))}; {how}"
+        opened.enforced = opened.repository
         return Enforcement(how, time.monotonic() - began)
 
     def probe(self, plan: Sequence[Probe]) -> Iterator[Observation]:
@@ -282,6 +292,8 @@ class KubernetesCluster:
             yield f"no flows: {self.without_flows}"
         if self._agents_fault:
             yield f"the agents cannot be asked what is in force ({self._agents_fault}): that is known less surely"
+        if not self._version_known:
+            yield f"nobody here says which Cilium this is: it is taken for {self.capabilities.cilium} (--cilium-version says another)"
         if self._model.enforcement != "default":
             yield f"policy enforcement is {self._model.enforcement!r} on this cluster, not 'default'"
         if "audit" in self.capabilities.features:

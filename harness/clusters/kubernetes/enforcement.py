@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.clusters.kubernetes.capabilities import AgentStatus, parse_status
-from harness.clusters.kubernetes.client import Api
+from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.clusters.kubernetes.exec import Output, run, together
 from harness.clusters.kubernetes.policies import MARK
 from harness.errors import ClusterError
@@ -92,6 +92,28 @@ def _endpoints(listed: Any) -> Iterator[tuple[PodRef, EndpointView]]:
             realized = ((status.get("policy") or {}).get("realized") or {}).get("policy-revision") or 0
             identity = (status.get("identity") or {}).get("id") or 0
             yield PodRef(namespace, name), EndpointView(str(status.get("state", "")), int(realized), int(identity))
+
+
+def published(api: Api, namespaces: Iterable[str]) -> Mapping[PodRef, EndpointView] | None:
+    """The endpoints that the agents publish as CiliumEndpoint objects, without what they have realized; None where they may not be read."""
+    found: dict[PodRef, EndpointView] = {}
+    for namespace in namespaces:
+        try:
+            listed = api.objects.list_namespaced_custom_object("cilium.io", "v2", namespace, "ciliumendpoints", _request_timeout=10)
+        except API_ERRORS:
+            return None
+        found.update(_published(listed.get("items") or ()))
+    return found
+
+
+def _published(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[PodRef, EndpointView]]:
+    for each in items:
+        status = each.get("status") or {}
+        identity = (status.get("identity") or {}).get("id") or 0
+        yield (
+            PodRef(each["metadata"]["namespace"], each["metadata"]["name"]),
+            EndpointView(str(status.get("state", "")), 0, int(identity)),
+        )
 
 
 def pending(view: AgentView, wanted: Wanted, pods: Iterable[PodRef], revision: int) -> str:

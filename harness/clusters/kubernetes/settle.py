@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from harness.clusters.base import Change
-from harness.clusters.kubernetes.enforcement import Agents, AgentView, Wanted, pending, unready
+from harness.clusters.kubernetes.enforcement import Agents, AgentView, Wanted, pending, published, unready
 from harness.clusters.kubernetes.policies import KNP, Policies, condition_text, valid
 from harness.errors import ClusterError
 from harness.model.traffic import PodRef
@@ -16,6 +16,8 @@ from harness.policy.repository import Repository
 _WITHIN = 60.0
 _PATIENCE = 3.0
 """How long an agent may take to list a policy that has good reasons not to be listed (s)."""
+_PUBLISHED = 15.0
+"""How long an agent may take to publish its endpoints (s)."""
 _PAUSES = (0.01, 0.02, 0.05, 0.1)
 
 
@@ -46,8 +48,10 @@ class Settling:
         self._changed = self._changed or bool(change.remove or change.apply)
 
     def endpoints(self) -> None:
-        """Until each pod is a ready endpoint with an identity. Without access to the agents there is nothing to ask."""
-        if not self._fault:
+        """Until each pod is a ready endpoint with an identity: as the agents say, or else as the objects say that they publish."""
+        if self._fault:
+            self._until_published()
+        else:
             self._until_realized(Wanted())
 
     def wait(self) -> str:
@@ -56,7 +60,7 @@ class Settling:
             return "no policy was changed"
         if self._fault:
             self._until_valid()
-            how = f"by the policies' status alone, since the agents cannot be asked ({self._fault})"
+            how = f"the policies' status, since the agents cannot be asked ({self._fault})"
         else:
             self._until_realized(None)
             how = f"realized policy revision of every endpoint, told by the agents of {len(self._nodes)} nodes"
@@ -133,6 +137,20 @@ class Settling:
             self.refused[ref] = PolicyError(PolicyStage.AGENT, f"no agent took it; the policy model says: {doubt.message}")
             return True
         return False
+
+    def _until_published(self) -> None:
+        """Nobody is an endpoint for certain where its object may not be read, or does not come: the baseline then says what is wrong."""
+        left = {pod for pods in self._nodes.values() for pod in pods}
+        began = time.monotonic()
+        turn = 0
+        while left and time.monotonic() - began < _PUBLISHED:
+            found = published(self._policies.api, sorted({pod.namespace for pod in left}))
+            if found is None:
+                return
+            left = {pod for pod in left if pod not in found or found[pod].state != "ready" or not found[pod].identity}
+            if left:
+                time.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
+                turn += 1
 
     def _until_valid(self) -> None:
         began = time.monotonic()
