@@ -163,7 +163,7 @@ class _Event:
     @property
     def at_source(self) -> bool:
         """Whether this node is where the packet came from."""
-        return self._leaves or self._label.at == "output"
+        return self._leaves or (self._label.at == "output" and self._origin is None)
 
     def publish(self) -> None:
         """Everything that Cilium's agent would tell of it."""
