@@ -78,6 +78,26 @@ class ImageUnavailableError(ClusterError):
     """The nodes of a cluster cannot get the image of the test pods: no case of the run can be deployed."""
 
 
+class ProgramError(ClusterError):
+    """A program that makes clusters (docker, kind, helm) failed. `said` is all it wrote about it."""
+
+    def __init__(self, message: str, *, said: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.said = said
+
+
+class ProgramMissingError(ClusterError):
+    """A program that makes clusters is not installed."""
+
+
+class ClusterTakenError(ClusterError):
+    """There is a cluster of that name already, and it is not the harness's or not as it was asked for. It is left alone."""
+
+
+class ProvisioningError(ClusterError):
+    """A cluster of the harness's own could not be made or changed. What was half made is gone again."""
+
+
 class FlowsUnavailableError(ClusterError):
     """Flows were required (`--hubble=require`) and the Observer cannot be reached."""
 

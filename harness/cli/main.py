@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
+    "cluster": ("harness.cli.cluster", "Make a kind cluster with Cilium for --cluster=kind, show it, upgrade it, remove it."),
     "lab": ("harness.cli.lab", "Bring a lab up and look around in it: real pods, packets and flows on this machine."),
     "predict": ("harness.cli.predict", "What Cilium would decide, by the policy model alone."),
     "schema": ("harness.cli.schema", "Print the JSON Schema of case files, for editors."),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from harness.cases.suggest import did_you_mean
 from harness.clusters.base import Cluster
-from harness.errors import ClusterError, UsageError
+from harness.errors import UsageError
 from harness.policy.options import DEFAULT_CILIUM, SUPPORTED
 
 if TYPE_CHECKING:
+    from harness.clusters.kubernetes.cluster import KubernetesOptions
     from harness.clusters.kubernetes.wishes import PodOptions
 
 CLUSTERS = ("netns", "kind", "existing", "memory")
@@ -61,6 +63,16 @@ class ClusterOptions:
     """On an existing cluster: host-network pods, in a privileged namespace of their own."""
     allow_clusterwide: bool = False
     """On an existing cluster: clusterwide policies, renamed and scoped to the pods of the run."""
+    cilium_asked: bool = False
+    """Whether the user named `cilium`: a kind cluster that is there is used whatever its version, where nobody did."""
+    profile: str = ""
+    """kind: the profile of Cilium's values; '' for the cluster's own, or else the default."""
+    cilium_chart: str = ""
+    """kind: a chart instead of the one of Cilium's repository."""
+    kind_name: str = ""
+    kind_image: str = ""
+    """kind: the node image, that is, the Kubernetes version."""
+    tell: Callable[[str], None] = lambda line: None  # noqa: ARG005  # whoever has a person to tell says how
 
 
 def default_hubble(name: str) -> Hubble:
@@ -94,13 +106,10 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
     """The place to run, ready for `prepare`. Raises `UsageError` for a wrong name or version, `ClusterError` where it cannot be had."""
     options = options or ClusterOptions()
     check_cluster(name)
-    if name == "kind":
-        raise ClusterError(
-            "not built yet: the cluster 'kind' comes with the next piece of work",
-            hint="use --cluster=existing with the context of a kind cluster, --cluster=netns (real packets on this machine) or --cluster=memory (the policy model only)",
-        )
-    check_cilium(options.cilium)
     hubble = options.hubble or default_hubble(name)
+    if name == "kind":
+        return _kind(options, hubble)
+    check_cilium(options.cilium)
     if name == "existing":
         return _existing(options, hubble)
     if name == "memory":
@@ -115,22 +124,40 @@ def open_cluster(name: str, options: ClusterOptions | None = None) -> Cluster:
 
 
 def _existing(options: ClusterOptions, hubble: Hubble) -> Cluster:
-    from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+    from harness.clusters.kubernetes.cluster import KubernetesCluster
+
+    return KubernetesCluster(_kubernetes(options, hubble))
+
+
+def _kind(options: ClusterOptions, hubble: Hubble) -> Cluster:
+    from harness.clusters.kind.cluster import KindCluster
+    from harness.clusters.kind.wanted import DEFAULT_NAME, Wanted
+
+    wanted = Wanted(
+        options.kind_name or DEFAULT_NAME,
+        cilium=options.cilium if options.cilium_asked else "",
+        profile=options.profile,
+        chart=options.cilium_chart,
+        kubernetes=options.kind_image,
+    )
+    return KindCluster(wanted, _kubernetes(options, hubble), options.tell, keep=options.keep)
+
+
+def _kubernetes(options: ClusterOptions, hubble: Hubble) -> KubernetesOptions:
+    from harness.clusters.kubernetes.cluster import KubernetesOptions
     from harness.clusters.kubernetes.externals import Externals
 
-    return KubernetesCluster(
-        KubernetesOptions(
-            context=options.kube_context,
-            cilium=options.cilium,
-            flows=hubble is not Hubble.OFF,
-            require_flows=hubble is Hubble.REQUIRE,
-            allow_host=options.allow_host,
-            allow_clusterwide=options.allow_clusterwide,
-            run=options.run,
-            worker=options.worker,
-            pods=_pods(options),
-            externals=Externals.read(options.externals),
-        )
+    return KubernetesOptions(
+        context=options.kube_context,
+        cilium=options.cilium,
+        flows=hubble is not Hubble.OFF,
+        require_flows=hubble is Hubble.REQUIRE,
+        allow_host=options.allow_host,
+        allow_clusterwide=options.allow_clusterwide,
+        run=options.run,
+        worker=options.worker,
+        pods=_pods(options),
+        externals=Externals.read(options.externals),
     )
 
 

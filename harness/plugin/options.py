@@ -40,7 +40,11 @@ OPTIONS = (
     Option(
         "cluster", "NAME", "where the cases run: netns (a lab on this machine, the default), memory (the policy model only), kind, existing"
     ),
-    Option("cilium-version", "VERSION", "the Cilium version that netns and memory behave as (default 1.20)"),
+    Option(
+        "cilium-version",
+        "VERSION",
+        "the Cilium version that netns and memory behave as, and that kind installs: 1.19 (its newest patch) or 1.19.7 (default 1.20)",
+    ),
     Option("hubble", "require|auto|off", "flows: require them (default), decide once at start, or judge by packets only"),
     Option("timeout", "SECONDS", "how long a probe without a flow waits for its answer (default 1 in the lab, 3 on a cluster)"),
     Option("hubble-listen", "HOST:PORT", "serve the lab's flows there too, for `hubble observe --server HOST:PORT`"),
@@ -55,6 +59,10 @@ OPTIONS = (
     ),
     Option("toleration", "KEY[=VALUE][:EFFECT]", "existing: put test pods on nodes with this taint too", several=True),
     Option("node-selector", "KEY=VALUE", "existing: put test pods only on nodes with this label", several=True),
+    Option("profile", "NAME|FILE", "kind: the Helm values of Cilium, a file or one of ci/profiles: default, wireguard, dual-stack, ..."),
+    Option("cilium-chart", "PATH|REF", "kind: a chart's folder, .tgz or oci:// reference instead of helm.cilium.io's"),
+    Option("kind-name", "NAME", "kind: the cluster's name (default cilium-policy-harness)"),
+    Option("kind-image", "IMAGE", "kind: the node image, such as kindest/node:v1.35.8 (default: kind's own)"),
     Option("externals", "FILE", "existing: addresses and TCP ports of what cases call external, for which you answer (YAML)"),
 )
 FLAGS = (
@@ -70,6 +78,7 @@ class RunOptions:
 
     cluster: str
     cilium: str
+    cilium_asked: bool
     hubble: str | None
     timeout: float | None
     hubble_listen: str
@@ -81,6 +90,10 @@ class RunOptions:
     toleration: str
     node_selector: str
     externals: str
+    profile: str
+    cilium_chart: str
+    kind_name: str
+    kind_image: str
     allow_host: bool
     allow_clusterwide: bool
     repeat: tuple[str, ...]
@@ -150,11 +163,12 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
     allowed = {flag.name for flag in FLAGS if config.getoption(flag.dest)}
     repeat += [f"--{flag.name}" for flag in FLAGS if flag.name in allowed]
     keep = bool(config.getoption("harness_keep"))
-    if keep and config.getoption("numprocesses", None):
+    if keep and values.get("cluster") != "kind" and config.getoption("numprocesses", None):
         raise UsageError("--keep: there is one lab a worker, and no terminal in any of them", hint="run without -n, or with -n 0")
     return RunOptions(
         cluster=values.get("cluster", "netns"),
         cilium=values.get("cilium-version", "1.20"),
+        cilium_asked="cilium-version" in values,
         hubble=values.get("hubble"),
         timeout=values.get("timeout"),
         hubble_listen=values.get("hubble-listen", ""),
@@ -166,6 +180,10 @@ def resolve(config: pytest.Config, environment: Mapping[str, str] = os.environ) 
         toleration=values.get("toleration", ""),
         node_selector=values.get("node-selector", ""),
         externals=values.get("externals", ""),
+        profile=values.get("profile", ""),
+        cilium_chart=values.get("cilium-chart", ""),
+        kind_name=values.get("kind-name", ""),
+        kind_image=values.get("kind-image", ""),
         allow_host="allow-host" in allowed,
         allow_clusterwide="allow-clusterwide" in allowed,
         repeat=tuple(repeat),
@@ -220,6 +238,19 @@ def _externals(text: str) -> str:
     return text
 
 
+def _profile(text: str) -> str:
+    from harness.clusters.kind.profile import Profile
+
+    Profile.find(text)
+    return text
+
+
+def _kind_name(text: str) -> str:
+    from harness.clusters.kind.wanted import check_name
+
+    return check_name(text)
+
+
 def _wish(name: str, text: str) -> str:
     """Text that `clusters.kubernetes.wishes` can read."""
     from harness.clusters.kubernetes import wishes
@@ -261,6 +292,10 @@ _CHECKS: Mapping[str, Callable[[str], Any]] = {
     "timeout": _timeout,
     "hubble-listen": _listen,
     "kube-context": str,
+    "profile": _profile,
+    "cilium-chart": str,
+    "kind-name": _kind_name,
+    "kind-image": str,
     "image": str,
     "image-pull-policy": partial(_wish, "pull_policy"),
     "image-pull-secret": partial(_wish, "pull_secrets"),

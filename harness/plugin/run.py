@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pytest
@@ -37,11 +41,13 @@ class OpeningError(Exception):
 class Run:
     """Opens once, closes once. `take` hands over the events since the last time."""
 
-    def __init__(self, options: RunOptions, worker: str = "", shared: str = "") -> None:
-        """`worker` tells the workers of a run apart, `shared` is what they have in common; both '' where this process is alone."""
+    def __init__(self, options: RunOptions, worker: str = "", shared: str = "", tell: Callable[[str], None] = print) -> None:
+        """`worker` tells the workers of a run apart, `shared` is what they have in common; both '' where this process is alone. `tell` shows
+        a person a line while a cluster is being made."""
         self.options = options
         self.worker = worker
         self._shared = shared
+        self._tell = tell
         self.cluster: Cluster | None = None
         self._session: Session | None = None
         self._failure: OpeningError | None = None
@@ -66,6 +72,7 @@ class Run:
                     options.cluster,
                     ClusterOptions(
                         cilium=options.cilium,
+                        cilium_asked=options.cilium_asked,
                         hubble=hubble,
                         keep=options.keep,
                         run=self._shared,
@@ -80,6 +87,11 @@ class Run:
                         externals=options.externals,
                         allow_host=options.allow_host,
                         allow_clusterwide=options.allow_clusterwide,
+                        profile=options.profile,
+                        cilium_chart=options.cilium_chart,
+                        kind_name=options.kind_name,
+                        kind_image=options.kind_image,
+                        tell=self._tell,
                     ),
                 )
                 settings = Settings(hubble=hubble, timeout=options.timeout, worker=self.worker)
@@ -139,5 +151,13 @@ def run_of(config: pytest.Config) -> Run:
 
         guard(config)
         worker: dict[str, Any] = getattr(config, "workerinput", {})
-        run = config.stash[RUN] = Run(resolve(config), str(worker.get("workerid", "")), str(worker.get("testrunuid", "")))
+        name = str(worker.get("workerid", ""))
+        run = config.stash[RUN] = Run(resolve(config), name, str(worker.get("testrunuid", "")), partial(_show, config, name))
     return run
+
+
+def _show(config: pytest.Config, worker: str, line: str) -> None:
+    """A line on the terminal while a test runs. Workers have no terminal, but the controller's standard error is theirs too."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        print(f"{f'[{worker}] ' if worker else ''}harness: {line}", file=sys.stderr, flush=True)  # noqa: T201 -- that is what it is for

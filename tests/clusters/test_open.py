@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.clusters.open import ClusterOptions, Hubble, default_hubble, default_timeout, open_cluster
-from harness.errors import ClusterError, UsageError
+from harness.errors import ClusterError, ProgramMissingError, UsageError
 
 
 def test_memory_opens_anywhere_and_claims_the_version_asked_for():
@@ -24,10 +24,12 @@ def test_an_unknown_version_is_refused_before_anything_opens():
         open_cluster("memory", ClusterOptions(cilium="1.2"))
 
 
-def test_what_is_not_built_yet_says_so_and_what_to_use():
-    with pytest.raises(ClusterError, match="not built yet") as raised:
+def test_what_kind_needs_and_is_not_installed_is_named_with_where_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(ProgramMissingError, match="`helm` is not installed") as raised:
         open_cluster("kind")
-    assert "--cluster=memory" in str(raised.value)
+    assert "https://helm.sh/docs/intro/install/" in str(raised.value)
 
 
 def test_an_existing_cluster_needs_a_kubeconfig(monkeypatch, tmp_path):

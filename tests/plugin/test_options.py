@@ -51,6 +51,10 @@ def test_every_option_can_be_given_in_all_three_places(option, resolved, suite):
         "image-pull-secret": "ci/registry,other",
         "toleration": "dedicated=tests:NoSchedule,gpu",
         "node-selector": "pool=tests,kubernetes.io/os=linux",
+        "profile": "wireguard",
+        "cilium-chart": "charts/cilium-1.19.7.tgz",
+        "kind-name": "mine",
+        "kind-image": "kindest/node:v1.35.8",
         "externals": str(suite.path / "externals.yaml"),
     }[option.name]
     given = [

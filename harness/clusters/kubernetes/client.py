@@ -15,7 +15,7 @@ import urllib3
 from kubernetes.client.exceptions import ApiException, OpenApiException
 from websocket import WebSocketException
 
-from harness.clusters.kubernetes import kubeconfig
+from harness.clusters.kubernetes.kubeconfig import load
 from harness.errors import ClusterError
 
 CONNECT_TIMEOUT = 5.0
@@ -36,9 +36,9 @@ class Api:
         self._local = threading.local()
 
     @classmethod
-    def connect(cls, context: str | None = None) -> Api:
+    def connect(cls, context: str | None = None, kubeconfig: str = "") -> Api:
         """Read the kubeconfig and ask the server for its version. ClusterError if there is no such context, or nothing answers."""
-        configuration, name = kubeconfig.load(context)
+        configuration, name = load(context, kubeconfig)
         api = cls(configuration, name)
         try:
             kubernetes.client.VersionApi(api.client).get_code(_request_timeout=CONNECT_TIMEOUT)

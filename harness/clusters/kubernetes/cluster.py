@@ -52,6 +52,8 @@ class KubernetesOptions:
     `require_flows`: whether it is an error when there are none."""
 
     context: str | None = None
+    kubeconfig: str = ""
+    """The file that has the context; '' for the user's own."""
     cilium: str = DEFAULT_CILIUM
     flows: bool = True
     require_flows: bool = False
@@ -98,7 +100,7 @@ class KubernetesCluster:
     def __init__(self, options: KubernetesOptions | None = None) -> None:
         """Connects and looks around; creates nothing. ClusterError says what is missing."""
         self._options = options or KubernetesOptions()
-        self._api = Api.connect(self._options.context)
+        self._api = Api.connect(self._options.context, self._options.kubeconfig)
         needed = [*permissions.NEEDED, *(permissions.CLUSTERWIDE if self._options.allow_clusterwide else ())]
         needed += permissions.for_secrets(each.namespace for each in self._options.pods.pull_secrets if each.namespace)
         permissions.check(self._api, needed)

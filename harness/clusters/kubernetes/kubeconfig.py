@@ -16,10 +16,11 @@ from harness.errors import ClusterError
 _LISTED = 12
 
 
-def load(context: str | None = None) -> tuple[Any, str]:
-    """The client's configuration for a context and the context's name; None for the current one. ClusterError for a file that cannot be
+def load(context: str | None = None, kubeconfig: str = "") -> tuple[Any, str]:
+    """The client's configuration for a context and the context's name; None for the current one. `kubeconfig` is a file; '' for the user's
+    own (KUBECONFIG, or kubectl's default). ClusterError for a file that cannot be
     read, a context that is not in it, or a credential plugin that gave nothing."""
-    file = os.environ.get("KUBECONFIG") or None
+    file = kubeconfig or os.environ.get("KUBECONFIG") or None
     where = file or "~/.kube/config"
     configuration = kubernetes.client.Configuration()
     try:

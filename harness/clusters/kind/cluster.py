@@ -1,0 +1,70 @@
+"""A kind cluster as a place to run cases: made or used again when the run begins, then as any Kubernetes cluster, removed by the last process
+of the run that made it. One that `harness cluster up` made stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.clusters.kind.provision import Provisioner
+from harness.clusters.kind.record import Records
+from harness.clusters.kind.steps import Tell
+from harness.clusters.kind.wanted import Wanted
+from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+
+
+class KindCluster(KubernetesCluster):
+    """The cluster is the harness's own, so host-network pods and clusterwide policies need no permission there."""
+
+    name = "kind"
+
+    def __init__(
+        self, wanted: Wanted, options: KubernetesOptions, tell: Tell, *, keep: bool = False, records: Records | None = None
+    ) -> None:
+        """Provisions; that takes minutes where there is none yet. ClusterError; what was half made is gone then. `keep`: never remove it."""
+        wanted.check()
+        self._records = records or Records()
+        self._provisioner = Provisioner(self._records, tell)
+        self._wanted = wanted
+        self._keep = keep
+        self._use = self._records.use(wanted.name)
+        self._use.enter()
+        try:
+            self._provisioner.up(wanted, stays=False, change=False)
+            super().__init__(
+                replace(
+                    options,
+                    context=wanted.context,
+                    kubeconfig=str(self._records.kubeconfig(wanted.name)),
+                    allow_host=True,
+                    allow_clusterwide=True,
+                )
+            )
+        except BaseException:
+            self._leave()
+            raise
+
+    def close(self) -> None:
+        """The last process out removes the cluster, where a run made it."""
+        try:
+            super().close()
+        finally:
+            self._leave()
+
+    def how_to_enter(self) -> str:
+        """For a person who kept it."""
+        return (
+            f"the kind cluster {self._wanted.name} stays:\n"
+            f"    kubectl --kubeconfig {self._records.kubeconfig(self._wanted.name)} get pods -A\n"
+            f"    harness cluster down --name {self._wanted.name}"
+        )
+
+    def _leave(self) -> None:
+        """Idempotent. Nobody enters while the last one is leaving."""
+        with self._use.leaving() as last:
+            record = self._records.read(self._wanted.name) if last else None
+            if record is None:
+                return
+            if self._keep:
+                self._records.note(record, stays=True)
+            elif not record.stays:
+                self._provisioner.down(self._wanted.name)

@@ -1,0 +1,99 @@
+"""One release of a Helm chart: installing, upgrading, going back. Waiting for what it deploys is `ready`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.clusters.kind.program import HELM
+from harness.errors import ClusterError, ProgramError
+
+_WITHIN = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Where a chart comes from: a folder, an archive, an `oci://` reference, or with `repository` a name there. `version` '': its newest."""
+
+    reference: str
+    version: str = ""
+    repository: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        """For a command line."""
+        version = ["--version", self.version] if self.version else []
+        return [self.reference, *version, *(["--repo", self.repository] if self.repository else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A release as it stands. `version` is the chart's."""
+
+    version: str
+    revision: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release by name and namespace, on the cluster of a kubeconfig's context."""
+
+    name: str
+    namespace: str
+    context: str
+    kubeconfig: Path | None = None
+    """None: what KUBECONFIG says."""
+
+    def deployed(self) -> Deployed | None:
+        """None where there is no such release."""
+        found = json.loads(self._run("list", "--all", "--filter", f"^{self.name}$", "-o", "json") or "[]")
+        if not found:
+            return None
+        return Deployed(str(found[0]["chart"]).rpartition("-")[2], int(found[0]["revision"]), str(found[0]["status"]))
+
+    def apply(self, chart: Chart, values: Sequence[Path], settings: Sequence[str] = ()) -> Deployed:
+        """Install it, or upgrade to it; earlier values do not linger. ClusterError for a chart that is not there or does not take the values."""
+        words = [*(word for path in values for word in ("-f", str(path))), *(word for each in settings for word in ("--set", each))]
+        try:
+            self._run("upgrade", "--install", self.name, *chart.words, "--reset-values", "--create-namespace", *words)
+        except ProgramError as error:
+            raise _explained(chart, error) from None
+        deployed = self.deployed()
+        if deployed is None:
+            raise ClusterError(f"helm installed {self.name} in {self.namespace}, and does not find it there")
+        return deployed
+
+    def roll_back(self, revision: int) -> None:
+        """To what a former revision was."""
+        self._run("rollback", self.name, str(revision))
+
+    def remove(self) -> None:
+        """No error where it is not there."""
+        self._run("uninstall", self.name, "--ignore-not-found")
+
+    def values(self) -> str:
+        """What was asked for, as YAML."""
+        return self._run("get", "values", self.name, "-o", "yaml")
+
+    def _run(self, *arguments: str) -> str:
+        where = ["--namespace", self.namespace, "--kube-context", self.context]
+        kubeconfig = ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []
+        return HELM.run(*arguments, *where, *kubeconfig, within=_WITHIN)
+
+
+def _explained(chart: Chart, error: ProgramError) -> ClusterError:
+    said = error.said.lower()
+    what = f"{chart.reference} {chart.version}".strip() + (f" of {chart.repository}" if chart.repository else "")
+    if "not found" in said and ("matching" in said or "no chart version" in said or "manifest unknown" in said):
+        return ClusterError(
+            f"there is no chart {what}",
+            hint="`helm search repo` or `helm show chart` lists what there is; --cilium-version chooses, such as 1.19",
+        )
+    if "cannot be reached" in said or "no such host" in said or "dial tcp" in said or "looks like" in said:
+        return ClusterError(
+            f"the chart {what} cannot be fetched: {error.message}", hint="without the network pass --cilium-chart a folder or a .tgz"
+        )
+    return error
