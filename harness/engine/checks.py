@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Placement, Serve
 from harness.engine.ends import Door, End, Ends
+from harness.model.probe import spoken
 from harness.model.traffic import Family, Protocol, Request, RequestKind, Traffic
 from harness.probes.plan import Exchange, Server
 
@@ -167,6 +168,6 @@ def _traffic(expectation: Expectation, family: Family, sender: End, door: Door) 
             destination=end.peer(sender.node),
             protocol=door.protocol,
             port=port,
-            request=expectation.request,
+            request=spoken(expectation.request, door.protocol, door.serve),
             family=family,
         )

@@ -271,7 +271,7 @@ def _reached(observation: Observation) -> bool:
 
 def _denial_answer(observation: Observation) -> bool:
     """What a proxy says when an L7 rule denies: 403, PERMISSION_DENIED, REFUSED, or a reset where a name was refused in TLS."""
-    result, request = observation.result, observation.probe.request
+    result, request = observation.result, observation.probe.spoken
     kind = request.kind if request else RequestKind.HTTP
     if kind is RequestKind.TLS:
         return result.ending is Ending.RESET
@@ -288,7 +288,7 @@ def _denial_answer(observation: Observation) -> bool:
 
 def _proxy_gave_up(observation: Observation) -> bool:
     """A proxy at the source answers for a target that it could not reach."""
-    result, request = observation.result, observation.probe.request
+    result, request = observation.result, observation.probe.spoken
     if result.ending is not Ending.ANSWERED or result.server:
         return False
     behind = HTTP_BEHIND_PROXY | GRPC_BEHIND_PROXY if request and request.kind is RequestKind.GRPC else HTTP_BEHIND_PROXY

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.model.flow import FiveTuple
-from harness.model.traffic import Direction, Family, Protocol, Request
+from harness.model.traffic import Direction, Family, Protocol, Request, RequestKind
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,6 +49,26 @@ class Probe:
     too. Empty for a direct target."""
     awaited: frozenset[Direction] = frozenset()
     """The sides whose policy verdict is needed to judge an answer, so that it is waited for: flows of two nodes come in any order."""
+
+    @property
+    def spoken(self) -> Request | None:
+        """What a proxy on the way would hear."""
+        return spoken(self.request, self.protocol, self.serve)
+
+
+BARE_GRPC = "/harness.Probe/Ask"
+"""The method that is called where a probe of a gRPC port names none."""
+_BARE = {
+    "auto": Request(RequestKind.HTTP, method="GET", path="/"),
+    "http": Request(RequestKind.HTTP, method="GET", path="/"),
+    "grpc": Request(RequestKind.GRPC, path=BARE_GRPC),
+    "tls": Request(RequestKind.TLS),
+}
+
+
+def spoken(request: Request | None, protocol: Protocol, serve: str) -> Request | None:
+    """What is said above L4: the request, or where there is none what a TCP port that serves this is sent. None for bare bytes."""
+    return request or (_BARE.get(serve) if protocol is Protocol.TCP else None)
 
 
 class Ending(StrEnum):

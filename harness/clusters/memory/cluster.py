@@ -27,6 +27,7 @@ FEATURES = frozenset({
     "audit",
     "icmp",
     "sctp",
+    "ipv4",
     "ipv6",
     "services",
     "to-services",
@@ -140,7 +141,7 @@ class MemoryCluster:
             )
             return Observation(probe, result, flows_on=self._with_flows)
         traffic = Traffic(
-            source.peer(machine, probe.family), machine.peer(source, probe.family), probe.protocol, port, probe.request, probe.family
+            source.peer(machine, probe.family), machine.peer(source, probe.family), probe.protocol, port, probe.spoken, probe.family
         )
         result, flows = simulate(probe, route, self._model().verdict(traffic), now, audit=self._audit)
         return Observation(probe, result, flows if self._with_flows else (), flows_on=self._with_flows)

@@ -62,7 +62,7 @@ def _arrived(probe: Probe, route: Route, now: int) -> ProbeResult:
 
 
 def _denied_at_l7(probe: Probe, route: Route, now: int) -> ProbeResult:
-    kind = probe.request.kind if probe.request else RequestKind.HTTP
+    kind = probe.spoken.kind if probe.spoken else RequestKind.HTTP
     if kind is RequestKind.TLS:
         return _result(probe, route, now, Ending.RESET)
     status = {RequestKind.GRPC: _PERMISSION_DENIED, RequestKind.LOOKUP: _REFUSED}.get(kind, _FORBIDDEN)
@@ -107,7 +107,7 @@ def _flows(probe: Probe, route: Route, verdict: PolicyVerdict, now: int, *, audi
         if drops and not audit:
             yield _drop_flow(route, direction, side, node, now)
             return
-        if side.l7 is not L7Decision.NOT_APPLICABLE and probe.request is not None:
+        if side.redirected and probe.spoken is not None:
             yield _l7_flow(probe, route, direction, side, node, now)
             if side.l7 is L7Decision.DENY:
                 return
@@ -133,7 +133,7 @@ def _drop_flow(route: Route, direction: Direction, side: DirectionVerdict, node:
 
 
 def _l7_flow(probe: Probe, route: Route, direction: Direction, side: DirectionVerdict, node: str, now: int) -> Flow:
-    request = probe.request
+    request = probe.spoken
     assert request is not None  # noqa: S101 -- only requests meet L7 rules
     lookup = request.kind is RequestKind.LOOKUP
     denied = side.l7 is L7Decision.DENY
