@@ -125,6 +125,28 @@ def kind_of(node: Node) -> str:
             return f'the text "{node}"'
 
 
+def place_at(node: Node, path: str) -> Place:
+    """Where the last key of a path such as `spec.ingress[0].fromEndpoint` stands; of what is not there, the innermost part that is."""
+    place = node.place
+    while path:
+        if isinstance(node, Items):
+            index, _, path = path.removeprefix("[").partition("]")
+            if not index.isdigit() or int(index) >= len(node):
+                break
+            node, path = node[int(index)], path.removeprefix(".")
+            place = node.place
+        elif isinstance(node, Table):
+            # A key may have dots and brackets of its own: the longest that fits is meant.
+            fitting = [each for each in node.texts() if path == each or path.startswith((f"{each}.", f"{each}["))]
+            if not fitting:
+                break
+            key = max(fitting, key=len)
+            node, path, place = node[key], path.removeprefix(key).removeprefix("."), key.place
+        else:
+            break
+    return place
+
+
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = "plain"
 _TAGS = frozenset(("str", "int", "float", "bool", "null"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cases.case import PolicyObject
-from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents
+from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents, place_at
 from harness.cases.source import Place, Source, read_source, shown_path
 from harness.cases.suggest import closest, did_you_mean
 from harness.errors import PolicyFileError
@@ -149,26 +149,10 @@ def _object(table: Table, kind_node: Node) -> ManifestObject:
         raise policy_error(metadata.key("namespace").place, f"a {kind} is cluster-wide: it has no namespace", "remove `namespace`")
     document = plain(table)
     if kind in POLICY_KINDS and (unknown := unknown_in(document)) is not None:
-        place = _place_of(table, unknown.path)
+        place = place_at(table, unknown.path)
         hint = f"{did_you_mean(unknown.name, unknown.known)} A cluster drops it, and the policy means something else without it"
         raise policy_error(place, f"unknown field `{unknown.name}` in {kind} {name}: {unknown.path}", hint)
     return ManifestObject(kind, str(name), str(namespace) if namespace is not None else None, document, table.place, name.place)
-
-
-def _place_of(node: Node, path: str) -> Place:
-    """Where the last key of a path such as `spec.ingress[0].fromEndpoint` stands."""
-    while True:
-        if isinstance(node, Items):
-            index, _, path = path.removeprefix("[").partition("]")
-            node, path = node[int(index)], path.removeprefix(".")
-        elif isinstance(node, Table):
-            # A key may have dots and brackets of its own: the longest that fits is meant.
-            key = max((each for each in node.texts() if path == each or path.startswith((f"{each}.", f"{each}["))), key=len)
-            node, path = node[key], path.removeprefix(key).removeprefix(".")
-            if not path:
-                return key.place
-        else:
-            return node.place
 
 
 def _text(table: Table, key: str, owner: str) -> Text:

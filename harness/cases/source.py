@@ -34,6 +34,11 @@ class Source:
         return self.lines[index].rstrip("\r").replace("\t", " ") if 0 <= index < len(self.lines) else ""
 
 
+def line_starts(text: str) -> list[int]:
+    """The offset of each line of a text, counted as `Place` counts them."""
+    return [0, *(match.end() for match in _BREAK.finditer(text))]
+
+
 def read_source(path: Path, *, error: type[HarnessError] = CaseError) -> Source:
     """The file's text. Errors name the file as seen from the working directory."""
     name = shown_path(path)
@@ -70,6 +75,10 @@ class Place:
     def error(self, message: str, *, hint: str | None = None) -> HarnessError:
         """An error that points here."""
         return self.source.error(message, location=self.location, source_line=self.source.line(self.line), hint=hint)
+
+    def to(self, end: Place) -> Place:
+        """From here to the end of another stretch of the same source."""
+        return Place(self.source, self.line, self.column, end.end_line, end.end_column)
 
     def at(self, line: int, column: int, length: int) -> Place:
         """Another stretch of the same source, on one line."""

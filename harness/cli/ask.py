@@ -64,19 +64,33 @@ def _peer(text: str) -> Peer:
 
 def documents(names: Sequence[str]) -> Iterator[Node]:
     """The YAML documents of files, of folders (their manifests, at any depth) and of standard input (`-`)."""
+    for file in manifest_files(names):
+        yield from parse_documents(read_manifest(file))
+
+
+def manifest_files(names: Sequence[str]) -> Iterator[str]:
+    """The files that are meant, folders as the manifests in them. `-` stays as it is."""
     for name in names:
-        if name == "-":
-            yield from parse_documents(Source("<stdin>", sys.stdin.read(), error=PolicyFileError))
-            continue
         path = Path(name)
-        if path.is_dir():
-            files = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml", ".json") and each.is_file())
-            if not files:
-                raise UsageError(f"there is no manifest in {name}", hint="manifests end in .yaml, .yml or .json")
-        else:
-            files = [path]
-        for file in files:
-            yield from parse_documents(read_source(file, error=PolicyFileError))
+        if name == "-" or not path.is_dir():
+            yield name
+            continue
+        files = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml", ".json") and each.is_file())
+        if not files:
+            raise UsageError(f"there is no manifest in {name}", hint="manifests end in .yaml, .yml or .json")
+        yield from map(str, files)
+
+
+def read_manifest(file: str) -> Source:
+    """The text of a file, or of standard input (`-`)."""
+    if file == "-":
+        return Source("<stdin>", sys.stdin.read(), error=PolicyFileError)
+    return read_source(Path(file), error=PolicyFileError)
+
+
+def read_state(names: Sequence[str]) -> ClusterState:
+    """What the workload manifests make run."""
+    return read_workloads(manifest for node in documents(names) for manifest in _manifests(node)).state
 
 
 def _manifests(node: Node) -> Iterator[Manifest]:

@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
     "cluster": ("harness.cli.cluster", "Make a kind cluster with Cilium for --cluster=kind, show it, upgrade it, remove it."),
     "lab": ("harness.cli.lab", "Bring a lab up and look around in it: real pods, packets and flows on this machine."),
+    "lint": ("harness.cli.lint", "Find what is suspicious in policies: refused, misread, without effect."),
     "predict": ("harness.cli.predict", "What Cilium would decide, by the policy model alone."),
     "schema": ("harness.cli.schema", "Print the JSON Schema of case files, for editors."),
     "sweep": ("harness.cli.sweep", "List what killed runs left on a Kubernetes cluster, and remove it."),
