@@ -6,8 +6,12 @@ JSON and no pickle, since both ends may be of different versions: a lab outlives
 from __future__ import annotations
 
 import json
+import os
+import select
 import socket
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +22,8 @@ from harness.lab.folder import LabFolder
 
 ANY_VERSION = frozenset({"about", "down"})
 """The calls that every version understands: those needed to see that it is another, and to end it."""
+_CREDENTIALS = struct.Struct("3i")
+"""What SO_PEERCRED tells: process, user and group of who listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +123,16 @@ class Caller:
         self._socket.set_inheritable(True)
         return self._socket.fileno()
 
-    def wait_until_gone(self) -> None:
-        """Until the lab has ended: the keeper is the last to let go."""
-        while self._lines.read(65536):
-            pass
+    def end(self) -> None:
+        """End the lab; returns when its keeper, the last of it, is gone."""
+        with suppress(ProcessLookupError):
+            process, _, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            keeper = os.pidfd_open(process)
+            try:
+                self.call("down")
+                select.select([keeper], [], [])
+            finally:
+                os.close(keeper)
 
     def close(self) -> None:
         self._lines.close()

@@ -120,9 +120,7 @@ class Keeper:
         finally:
             self._connections -= 1
             self._used = time.monotonic()
-            # After the end, whoever waits for it sees the connection close with the process, when everything is gone.
-            if not self._ended.is_set():
-                writer.close()
+            writer.close()
 
     async def _answer(self, line: bytes) -> bytes:
         try:

@@ -175,6 +175,5 @@ def down(name: str | None, *, every: bool) -> None:
 
     for folder in list(living()) if every else [find(name)]:
         with Caller(folder) as caller:
-            caller.call("down")
-            caller.wait_until_gone()
+            caller.end()
         click.echo(f"lab `{folder.name}` is down")
