@@ -23,7 +23,7 @@ from harness.model.traffic import Direction, Protocol
 JsonSchema: TypeAlias = Mapping[str, Any]
 
 FEATURES = (
-    "l7-http", "l7-dns", "fqdn", "tls-sni", "auth", "spire", "audit", "icmp", "sctp", "ipv6", "services", "to-services", "cidr-group",
+    "l7-http", "l7-dns", "fqdn", "tls-sni", "auth", "spire", "audit", "icmp", "sctp", "ipv4", "ipv6", "services", "to-services", "cidr-group",
     "host-firewall", "host-endpoints", "externals", "external-sources", "kube-apiserver", "grpc", "clusterwide", "nodes-2", "wireguard",
     "ipsec", "kube-proxy-replacement", "clustermesh",
 )  # fmt: skip

@@ -103,7 +103,15 @@ class Session:
         """Why the cluster cannot run this phase; '' where it can."""
         cluster = self._cluster
         offered = cluster.capabilities_for(case) if isinstance(cluster, Particular) else cluster.capabilities
-        return unmet((case.requires, phase.requires), offered)
+        return unmet((case.requires, phase.requires), offered) or self._without_ipv4(phase)
+
+    def _without_ipv4(self, phase: Phase) -> str:
+        """Why nothing of the phase could be sent, where all of it is about IPv4, which nobody has to require."""
+        capabilities = self._cluster.capabilities
+        asked = {family for expectation in phase.expectations for family in expectation.family.families}
+        if asked != {Family.IPV4} or Family.IPV4 in self._families():
+            return ""
+        return f"requires ipv4: {capabilities.lacking['ipv4']}"
 
     def run_phase(self, case: Case, phase_name: str) -> PhaseFinished | PhaseSkipped:
         """Run one phase, after the earlier ones' changes where they are not in force yet."""
@@ -296,7 +304,9 @@ class Session:
         return skipped
 
     def _families(self) -> frozenset[Family]:
-        return frozenset(Family) if "ipv6" in self._cluster.capabilities.features else frozenset({Family.IPV4})
+        capabilities = self._cluster.capabilities
+        there = {Family.IPV4: "ipv4" not in capabilities.lacking, Family.IPV6: "ipv6" in capabilities.features}
+        return frozenset(family for family in Family if there[family])
 
 
 def _outcome(results: Sequence[CheckResult], findings: Sequence[PolicyFinding]) -> Outcome:

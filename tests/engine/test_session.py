@@ -9,7 +9,7 @@ import pytest
 
 from harness.cases.case import Case, Requirements
 from harness.cases.expectations import parse_expectation
-from harness.clusters.base import Change, Observation
+from harness.clusters.base import Capabilities, Change, Observation
 from harness.clusters.memory.cluster import MemoryCluster
 from harness.clusters.open import Hubble
 from harness.engine.events import CasePrepared, CheckFinished, Event, PhaseFinished, PhaseSkipped, PhaseStarted, PoliciesApplied, dump
@@ -350,6 +350,42 @@ def test_a_cluster_that_breaks_makes_the_phase_unknown_and_the_next_starts_anew(
     cluster.broken = False
     assert run.phase(case, "allow").outcome is PASSED
     assert len(run.of(CasePrepared)) == 2
+
+
+class Particular(MemoryCluster):
+    """A cluster that has nothing for a case of a certain name, and something to tell of itself."""
+
+    notes = ("somebody else's policy is here",)
+
+    def capabilities_for(self, case: Case) -> Capabilities:
+        if case.name != "only the frontend reaches the backend":
+            return self.capabilities
+        return replace(
+            self.capabilities, features=self.capabilities.features - {"clusterwide"}, lacking={"clusterwide": "not for this one"}
+        )
+
+
+def test_what_a_cluster_has_may_depend_on_the_case(load):
+    wide = WALK.replace("phases:", "requires: {features: [clusterwide]}\n    phases:")
+    run = Run(Particular())
+    assert run.session.run_phase(load(wide), "baseline").reason == "requires clusterwide: not for this one"
+    assert run.phase(load(wide.replace("case: ", "case: another ", 1)), "baseline").outcome is PASSED
+
+
+def test_what_a_cluster_has_to_tell_is_in_the_notes_of_the_run():
+    assert "somebody else's policy is here" in Run(Particular()).events[0].notes
+
+
+def test_a_phase_about_a_family_that_the_cluster_lacks_is_skipped_with_the_reason(load):
+    class OnlyIPv6(MemoryCluster):
+        def __init__(self) -> None:
+            super().__init__()
+            self.capabilities = replace(self.capabilities, lacking={**self.capabilities.lacking, "ipv4": "enable-ipv4 is 'false'"})
+
+    run = Run(OnlyIPv6())
+    assert run.session.run_phase(load(WALK), "baseline").reason == "requires ipv4: enable-ipv4 is 'false'"
+    text = WALK.replace("- allow: frontend, intruder -> backend:8080", "- {allow: 'frontend, intruder -> backend:8080', family: ipv6}")
+    assert run.phase(load(text), "baseline").outcome is PASSED
 
 
 # Flows

@@ -20,6 +20,7 @@ _SWITCHES = {
     "l7-http": ("enable-l7-proxy", "true"),
     "icmp": ("enable-icmp-rules", "true"),
     "sctp": ("enable-sctp", "false"),
+    "ipv4": ("enable-ipv4", "true"),
     "ipv6": ("enable-ipv6", "false"),
     "auth": ("mesh-auth-enabled", "true"),
     "spire": ("mesh-auth-mutual-enabled", "false"),
@@ -131,7 +132,8 @@ def capabilities(facts: Facts, *, allow_host: bool, allow_clusterwide: bool) -> 
             f"{key} is {value!r} in cilium-config" if facts.config is not None else unread,
         )
     if facts.config is None:
-        offer("icmp", there=True, why="")
+        for feature in ("icmp", "ipv4"):
+            offer(feature, there=True, why="")
     status = facts.status
     if status.encryption is not None:
         for feature in ("wireguard", "ipsec"):
