@@ -17,6 +17,7 @@ from harness.hubble.feed import FlowFeed, Registration
 from harness.hubble.match import Track, stops
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Ending, Probe, ProbeResult
+from harness.model.traffic import RequestKind
 from harness.probes.agent import Agent, Bound
 
 _FAREWELL = 1.0
@@ -205,7 +206,9 @@ class _Run:
         if self._feed is None or watch.probe.liveness:
             return
         self._unregister(watch)  # a second attempt has a socket of its own
-        watch.track = Track.of(event.five_tuple, event.time, watch.probe.alternatives, watch.probe.awaited)
+        said = watch.probe.spoken
+        legible = said is None or said.kind is not RequestKind.TLS
+        watch.track = Track.of(event.five_tuple, event.time, watch.probe.alternatives, watch.probe.awaited, legible=legible)
         watch.registration = self._feed.register(watch.track.key, lambda flow: self._flow(watch, flow))
 
     def _ended(self, watch: _Watch, result: ProbeResult) -> None:
@@ -222,6 +225,8 @@ class _Run:
                 return True
             case Ending.ANSWERED:
                 return watch.track is not None and watch.track.complete(watch.flows)
+            case Ending.RESET:
+                return any(flow.dropped and flow.is_l7 for flow in watch.flows)
             case _:
                 return watch.dropped and result.ending is Ending.TIMEOUT
 

@@ -12,7 +12,7 @@ from harness.cases.case import Action, Expectation, Reason
 from harness.cases.expectations import GRPC_STATUS
 from harness.clusters.base import Observation
 from harness.engine.outcome import Judgement, Outcome
-from harness.model.flow import DropReason, EventType, Flow, FlowVerdict
+from harness.model.flow import DropReason, Flow, FlowVerdict
 from harness.model.probe import Ending, ProbeResult
 from harness.model.traffic import Direction, RequestKind
 from harness.model.verdict import PolicyRef
@@ -323,10 +323,6 @@ def own_flows(observation: Observation) -> Sequence[Flow]:
     return flows
 
 
-def _is_l7(flow: Flow) -> bool:
-    return flow.l7 is not None or flow.event_type == EventType.L7
-
-
 def forwarded(observation: Observation, flows_on: bool) -> bool:
     if not flows_on:
         return True
@@ -340,13 +336,13 @@ def denied(observation: Observation, evidence: Evidence) -> Drop | None:
     drops = sorted((flow for flow in own_flows(observation) if flow.verdict is FlowVerdict.DROPPED), key=lambda flow: flow.time)
     if not drops:
         return None
-    at_l7 = any(_is_l7(flow) for flow in drops)
+    at_l7 = any(flow.is_l7 for flow in drops)
     if not (_no_answer(observation) or (at_l7 and _denial_answer(observation))):
         return None
     first = drops[0]
     same = [flow for flow in drops if flow.direction is first.direction]
     number = next((flow.drop_reason for flow in same if flow.drop_reason), 0)
-    reason = Reason.L7 if _is_l7(first) else _reason(number)
+    reason = Reason.L7 if first.is_l7 else _reason(number)
     by = policies(same, first.direction, allowed=False)
     if reason is Reason.L7:
         # The deciding policy of an L7 denial is the one whose rule sent the connection to the proxy.

@@ -54,16 +54,23 @@ class Track:
     destinations: frozenset[tuple[str, int]]
     started: int
     awaited: frozenset[Direction] = frozenset()
+    legible: bool = True
 
     @classmethod
     def of(
-        cls, bound: FiveTuple, started: int, alternatives: Iterable[tuple[str, int]] = (), awaited: frozenset[Direction] = frozenset()
+        cls,
+        bound: FiveTuple,
+        started: int,
+        alternatives: Iterable[tuple[str, int]] = (),
+        awaited: frozenset[Direction] = frozenset(),
+        *,
+        legible: bool = True,
     ) -> Track:
         """`bound` is what the client's socket is bound to and dials; `alternatives` are where a service may send it; `awaited` the sides
-        whose policy verdict has to be there."""
+        whose policy verdict has to be there; `legible`: a proxy can read what is said, and so has a record of it."""
         destinations = {(canonical(bound.destination), bound.destination_port)}
         destinations.update((canonical(address), port) for address, port in alternatives)
-        return cls(bound, flow_key(bound), frozenset(destinations), started, awaited)
+        return cls(bound, flow_key(bound), frozenset(destinations), started, awaited, legible)
 
     def owns(self, flow: Flow, *, ended: int | None = None, skew: int = 0) -> bool:
         """Whether the flow is this probe's own. `ended` is None while the probe is under way; `skew` allows for clocks apart (ns)."""
@@ -77,7 +84,7 @@ class Track:
     def final(self, flow: Flow) -> bool:
         """Whether this flow of the probe shows it passed at the last place where policy is asked: at the target's ingress, or at the
         source's egress where the target is no pod."""
-        if flow.verdict not in _PASSED or flow.l7 is not None:
+        if flow.verdict not in _PASSED or flow.is_l7:
             return False
         if flow.direction is Direction.INGRESS:
             return True
@@ -93,17 +100,17 @@ class Track:
         the last place does not mean that the awaited sides have spoken."""
         redirected, recorded, told, passed = set(), set(), set(), False
         for flow in flows:
+            if flow.is_l7 and flow.dropped:
+                return True
             if flow.l7 is None:
                 passed = passed or self.final(flow)
                 if flow.event_type == EventType.POLICY_VERDICT:
                     told.add(flow.direction)
                 if flow.verdict is FlowVerdict.REDIRECTED:
                     redirected.add(flow.direction)
-            elif flow.dropped:
-                return True
             elif flow.l7.type == L7_RESPONSE:
                 recorded.add(flow.direction)
-        return passed and redirected <= recorded and self.awaited <= told
+        return passed and (not self.legible or redirected <= recorded) and self.awaited <= told
 
 
 def forward(flow: Flow) -> tuple[FiveTuple, ...]:

@@ -136,6 +136,11 @@ class Flow:
         return self.verdict is FlowVerdict.DROPPED
 
     @property
+    def is_l7(self) -> bool:
+        """Whether a proxy told of it. A refused connection has no record: nobody read what it said."""
+        return self.l7 is not None or self.event_type == EventType.L7
+
+    @property
     def forwarded(self) -> bool:
         return self.verdict in (FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED)
 

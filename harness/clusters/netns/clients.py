@@ -7,6 +7,7 @@ import asyncio
 import errno
 import heapq
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -18,10 +19,11 @@ from harness.clusters.netns import speech
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.ports import SourcePorts, Target
 from harness.clusters.netns.reactor import READ, WRITE, Reactor
+from harness.clusters.netns.tls import Tls
 from harness.errors import ClusterError
 from harness.model.flow import FiveTuple
 from harness.model.probe import Ending, Probe, ProbeResult, Site
-from harness.model.traffic import Family, Protocol
+from harness.model.traffic import Family, Protocol, RequestKind
 from harness.probes.agent import AgentEvent, Bound
 
 _START_AT_ONCE = 24
@@ -44,7 +46,7 @@ _ENDINGS: Mapping[int, Ending] = {
 class _Running:
     """A probe under way."""
 
-    __slots__ = ("buffer", "five", "probe", "sent", "sock", "started")
+    __slots__ = ("buffer", "five", "hello", "probe", "sent", "sock", "started", "tls")
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
@@ -53,6 +55,8 @@ class _Running:
         self.started = time.time_ns()
         self.sent = False
         self.buffer = b""
+        self.tls: Tls | None = None
+        self.hello = b""
 
 
 class Clients:
@@ -152,6 +156,10 @@ class Clients:
         if unspoken:
             self._finish(running, Ending.ERROR, detail=unspoken)
             return None
+        if speech.speaks(probe) is RequestKind.TLS:
+            running.tls = Tls(server=False, name=probe.request.name if probe.request else "")
+            running.tls.say(speech.request(probe))
+            running.hello = running.tls.take()
         try:
             running.sock = sock = self._bound(running)
             with suppress(BlockingIOError):
@@ -224,6 +232,8 @@ class Clients:
         sock = running.sock
         assert sock is not None  # noqa: S101 -- it was bound
         message = speech.request(running.probe)
+        if running.tls is not None:
+            message = running.hello
         if running.probe.protocol in _ECHO:
             message = struct.pack("!BBHHH", _ECHO[running.probe.protocol], 0, 0, 0, 1) + message
         try:
@@ -261,10 +271,27 @@ class Clients:
         if not data and probe.protocol is not Protocol.UDP:
             self._finish(running, Ending.RESET, detail="the server closed the connection without an answer")
             return
-        running.buffer += data
+        try:
+            running.buffer += self._opened(running, data)
+        except ssl.SSLError as failure:
+            self._finish(running, Ending.RESET, detail=f"no TLS: {failure.reason or failure}")
+            return
+        except OSError as failure:
+            self._failed(running, failure)
+            return
         got = speech.answered(running.buffer)
         if got is not None:
             self._finish(running, Ending.ANSWERED, got)
+
+    @staticmethod
+    def _opened(running: _Running, data: bytes) -> bytes:
+        """What was said, where it was said in TLS too."""
+        if running.tls is None or running.sock is None:
+            return data
+        text = running.tls.feed(data)
+        if more := running.tls.take():
+            running.sock.send(more)
+        return text
 
     # Ending
 

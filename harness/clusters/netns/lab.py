@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.clusters.netns import addresses
+from harness.clusters.netns import addresses, speech, tls
 from harness.clusters.netns.clients import Clients
 from harness.clusters.netns.filter import NodeFilter, Wanted
 from harness.clusters.netns.flows import FlowMaker
@@ -36,7 +36,7 @@ from harness.hubble.server import FlowStore
 from harness.model.cluster import LOCAL_CLUSTER, ClusterState, Pod, Service
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Probe, Site
-from harness.model.traffic import Direction, Family, PodRef, Protocol
+from harness.model.traffic import Direction, Family, PodRef, Protocol, RequestKind
 from harness.model.verdict import Decision, PolicyRef, PolicyStatus
 from harness.policy.compile import compile_maps
 from harness.policy.evaluate import Evaluator
@@ -157,6 +157,8 @@ class Lab:
     def run(self, probes: Sequence[Probe]) -> None:
         """Send probes; what happens to them is told by events."""
         self._proxies.check()
+        if any(speech.speaks(probe) is RequestKind.TLS for probe in probes):
+            tls.prepare()
         self._open_built_ins(probes)
         self._clients.run(probes)
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from harness.clusters.netns import speech
+from harness.clusters.netns import speech, tls
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.reactor import READ, Reactor
+from harness.clusters.netns.tls import Tls
 from harness.errors import ClusterError
 from harness.model.traffic import Protocol
 
 _BACKLOG = 1024
 _ACCEPT_AT_ONCE = 64
 _LONGEST = 65536
+_HTTP = ("auto", "http", "tls")
+"""What is served where HTTP is understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +138,14 @@ class Servers:
 class _Connection:
     """One accepted connection. Most are answered and closed at once, and never come to the reactor."""
 
-    __slots__ = ("_buffer", "_servers", "served", "sock")
+    __slots__ = ("_buffer", "_servers", "_tls", "served", "sock")
 
     def __init__(self, sock: socket.SocketType, served: Served, servers: Servers) -> None:
         self.sock = sock
         self.served = served
         self._servers = servers
         self._buffer = b""
+        self._tls: Tls | None = None
 
     def ready(self) -> None:
         self.read()
@@ -155,9 +160,12 @@ class _Connection:
             data = b""
         if not data or len(self._buffer) > _LONGEST:
             return self.end()
-        self._buffer += data
         serve = self.served.serve
-        got = speech.heard(self._buffer, self.served.name, http=serve in ("auto", "http"), raw=serve != "http")
+        try:
+            self._buffer += self._opened(data, serve)
+        except (ssl.SSLError, OSError):
+            return self.end()
+        got = speech.heard(self._buffer, self.served.name, http=serve in _HTTP, raw=serve != "http")
         if got is None:
             return False
         self._buffer = b""
@@ -165,12 +173,27 @@ class _Connection:
         if serve == "sink":
             self._servers._saw(got.nonce, self.served.name)  # noqa: SLF001 -- one class in two parts
             return False
+        answer = got.answer
+        if self._tls is not None:
+            self._tls.say(answer)
+            answer = self._tls.take()
         try:
             # The last answer leaves together with the end of the connection, in one packet.
-            self.sock.send(got.answer, socket.MSG_DONTWAIT | (socket.MSG_MORE if got.last else 0))
+            self.sock.send(answer, socket.MSG_DONTWAIT | (socket.MSG_MORE if got.last else 0))
         except OSError:
             return self.end()
         return self.end() if got.last else False
+
+    def _opened(self, data: bytes, serve: str) -> bytes:
+        """What was said, where it was said in TLS too."""
+        if self._tls is None:
+            if not (serve == "tls" or (serve == "auto" and not self._buffer and tls.is_hello(data))):
+                return data
+            self._tls = Tls(server=True)
+        text = self._tls.feed(data)
+        if more := self._tls.take():
+            self.sock.send(more, socket.MSG_DONTWAIT)
+        return text
 
     def end(self) -> bool:
         self._servers._ended(self)  # noqa: SLF001 -- one class in two parts

@@ -1,7 +1,7 @@
 """What probes and servers say to each other. Pure. Every answer names the server and carries the probe's nonce back.
 
-HTTP: the nonce is the header `X-Harness-Nonce`, and the answer's `X-Harness-Server` the server's name. Anything else is one line,
-`harness NONCE`, answered by `harness NONCE SERVER`. A ping's payload is the bare nonce.
+HTTP: the nonce is the header `X-Harness-Nonce`, and the answer's `X-Harness-Server` the server's name. Anything else, inside TLS too, is one
+line, `harness NONCE`, answered by `harness NONCE SERVER`. A ping's payload is the bare nonce.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.model.probe import Probe
 from harness.model.traffic import Protocol, RequestKind
 
-SERVED = ("auto", "http", "echo", "sink")
+SERVED = ("auto", "http", "tls", "echo", "sink")
 """What a port can speak here."""
 _WORD = b"harness "
 _HTTP_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
@@ -29,7 +29,7 @@ class Said(NamedTuple):
     status: int | None = None
 
 
-_SPOKEN = (RequestKind.HTTP, RequestKind.ICMP, RequestKind.ICMP6)
+_SPOKEN = (RequestKind.HTTP, RequestKind.TLS, RequestKind.ICMP, RequestKind.ICMP6)
 
 
 def unspoken(probe: Probe) -> str:
@@ -41,18 +41,17 @@ def unspoken(probe: Probe) -> str:
     return ""
 
 
-def speaks_http(probe: Probe) -> bool:
-    return probe.protocol is Protocol.TCP and (
-        (probe.request is None and probe.serve in ("auto", "http"))
-        or (probe.request is not None and probe.request.kind is RequestKind.HTTP)
-    )
+def speaks(probe: Probe) -> RequestKind | None:
+    """What a probe of a TCP port says; None for a line of its own."""
+    said = probe.spoken if probe.protocol is Protocol.TCP else None
+    return said.kind if said is not None else None
 
 
 def request(probe: Probe) -> bytes:
     """What the client sends once it is connected."""
     if not probe.protocol.has_ports:
         return probe.nonce.encode()
-    if not speaks_http(probe):
+    if speaks(probe) is not RequestKind.HTTP:
         return _WORD + probe.nonce.encode() + b"\n"
     wanted = probe.request
     if wanted is None:

@@ -136,7 +136,7 @@ def _takes(port: ProxyPort) -> Iterator[tuple[str, list[JSON]]]:
     if rules.everything:
         yield "tcp", [tls]
     for name in rules.server_names:
-        yield "tcp", [tls, _is("server_name", {"safe_regex": {"regex": server_name(name)}})]
+        yield "tcp", [tls, _is("server_name", {"safe_regex": {"google_re2": {}, "regex": server_name(name)}})]
     plain = _is("transport_protocol", {"exact": "raw_buffer"})
     if port.redirect == "http":
         yield "http", [plain]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,9 @@ from harness.errors import ClusterError
 
 _PATIENCE = 30.0
 """Only for an Envoy that hangs (s): one that dies, or refuses, is heard of at once."""
-_TAIL = 8
+_TAIL = 3
+_HALF = 400
+_ENTRY = re.compile(r"^(?=\[\d{4}-)", re.MULTILINE)
 _READ = 1 << 16
 _ARGUMENTS = (
     "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "1", "--drain-strategy", "immediate",
@@ -150,8 +153,10 @@ class Envoy:
 
     def _said(self) -> str:
         try:
-            lines = [line[:1000] for line in self._log.read_text(errors="replace").strip().splitlines()]
+            text = self._log.read_text(errors="replace")
         except OSError:
-            lines = []
-        said = "\n".join(lines[-_TAIL:])
+            text = ""
+        # An entry that quotes a configuration has many lines: its beginning and its end say what is wrong.
+        entries = [" ".join(entry.split()) for entry in _ENTRY.split(text) if entry.strip()]
+        said = "\n".join(entry if len(entry) < 2 * _HALF else f"{entry[:_HALF]} ... {entry[-_HALF:]}" for entry in entries[-_TAIL:])
         return f"; it said:\n{said}" if said else ", without a word"
