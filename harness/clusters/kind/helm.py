@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import yaml
 
 from harness.clusters.kind.program import HELM
 from harness.errors import ClusterError, ProgramError
 
 _WITHIN = 300.0
+_ABSENT = re.compile(r"not found|no chart version found|no chart name found|invalid chart reference", re.IGNORECASE)
+_UNREACHABLE = re.compile(r"cannot be reached|no such host|dial tcp|i/o timeout|TLS handshake", re.IGNORECASE)
+"""What Helm 3 says of a repository, and of a chart or version in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,27 @@ class Chart:
         """For a command line."""
         version = ["--version", self.version] if self.version else []
         return [self.reference, *version, *(["--repo", self.repository] if self.repository else [])]
+
+    def exact(self) -> Chart:
+        """With the version that it has, which is how one knows that it is there. ClusterError where it is not. Asks no cluster."""
+        try:
+            said = yaml.safe_load(HELM.run("show", "chart", *self.words, within=_WITHIN))
+        except ProgramError as error:
+            raise self._explained(error) from None
+        return replace(self, version=str(said["version"]))
+
+    def _explained(self, error: ProgramError) -> ClusterError:
+        what = f"{self.reference} {self.version}".strip() + (f" of {self.repository}" if self.repository else "")
+        if _UNREACHABLE.search(error.said):
+            return ClusterError(
+                f"the chart {what} cannot be fetched: {error.message}", hint="without the network pass --cilium-chart a folder or a .tgz"
+            )
+        if _ABSENT.search(error.said):
+            return ClusterError(
+                f"there is no chart {what}",
+                hint="name a version that there is (`helm search repo cilium --versions` lists them), or a minor release such as 1.19",
+            )
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +82,9 @@ class Release:
         return Deployed(str(found[0]["chart"]).rpartition("-")[2], int(found[0]["revision"]), str(found[0]["status"]))
 
     def apply(self, chart: Chart, values: Sequence[Path], settings: Sequence[str] = ()) -> Deployed:
-        """Install it, or upgrade to it; earlier values do not linger. ClusterError for a chart that is not there or does not take the values."""
+        """Install it, or upgrade to it; earlier values do not linger. ClusterError in Helm's words, or the chart's."""
         words = [*(word for path in values for word in ("-f", str(path))), *(word for each in settings for word in ("--set", each))]
-        try:
-            self._run("upgrade", "--install", self.name, *chart.words, "--reset-values", "--create-namespace", *words)
-        except ProgramError as error:
-            raise _explained(chart, error) from None
+        self._run("upgrade", "--install", self.name, *chart.words, "--reset-values", "--create-namespace", *words)
         deployed = self.deployed()
         if deployed is None:
             raise ClusterError(f"helm installed {self.name} in {self.namespace}, and does not find it there")
@@ -82,18 +106,3 @@ class Release:
         where = ["--namespace", self.namespace, "--kube-context", self.context]
         kubeconfig = ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []
         return HELM.run(*arguments, *where, *kubeconfig, within=_WITHIN)
-
-
-def _explained(chart: Chart, error: ProgramError) -> ClusterError:
-    said = error.said.lower()
-    what = f"{chart.reference} {chart.version}".strip() + (f" of {chart.repository}" if chart.repository else "")
-    if "not found" in said and ("matching" in said or "no chart version" in said or "manifest unknown" in said):
-        return ClusterError(
-            f"there is no chart {what}",
-            hint="`helm search repo` or `helm show chart` lists what there is; --cilium-version chooses, such as 1.19",
-        )
-    if "cannot be reached" in said or "no such host" in said or "dial tcp" in said or "looks like" in said:
-        return ClusterError(
-            f"the chart {what} cannot be fetched: {error.message}", hint="without the network pass --cilium-chart a folder or a .tgz"
-        )
-    return error

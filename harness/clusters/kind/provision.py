@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from harness.clusters.kind import nodes, ready
 from harness.clusters.kind.bundle import Bundle
 from harness.clusters.kind.config import kind_config
-from harness.clusters.kind.helm import Release
+from harness.clusters.kind.helm import Chart, Release
 from harness.clusters.kind.profile import Profile
 from harness.clusters.kind.program import HELM
 from harness.clusters.kind.record import Record, Records
@@ -137,7 +137,7 @@ class Provisioner:
     # Changes
 
     def _make(self, wanted: Wanted, profile: Profile, *, stays: bool) -> Record:
-        name, kubeconfig = wanted.name, self.records.kubeconfig(wanted.name)
+        name, kubeconfig, source = wanted.name, self.records.kubeconfig(wanted.name), wanted.source.exact()
         record = Record(name, secrets.token_hex(4), stays, profile=profile.name, chart=wanted.chart, created=time.time())
         config = kind_config(wanted.config, name, profile, record.id, wanted.kubernetes)
         self.records.write(record)
@@ -145,7 +145,7 @@ class Provisioner:
             with step(self.tell, f"creating the kind cluster {name}"):
                 nodes.create(name, config, kubeconfig)
             record = self.records.note(record, containers=nodes.containers(name))
-            version = self._install(wanted, profile)
+            version = self._install(wanted, profile, source)
             return self.records.note(record, ready=True, cilium=version)
         except HarnessError as error:
             raise self._given_up(wanted, error, f"the kind cluster {name!r} could not be made; it is removed again") from error
@@ -169,9 +169,10 @@ class Provisioner:
                 f"profile {profile.name} needs other nodes than the kind cluster {record.name!r} has (it was made for {record.profile})",
                 hint="`harness cluster down` first, or make another with --name",
             )
+        source = wanted.source.exact()
         before = self.release(wanted).deployed()
         try:
-            version = self._install(wanted, profile)
+            version = self._install(wanted, profile, source)
         except HarnessError as error:
             folder = self._collect(wanted, error)
             now = self.release(wanted).deployed()
@@ -184,13 +185,12 @@ class Provisioner:
             ) from error
         return self.records.note(record, cilium=version, profile=profile.name, chart=wanted.chart)
 
-    def _install(self, wanted: Wanted, profile: Profile) -> str:
+    def _install(self, wanted: Wanted, profile: Profile, source: Chart) -> str:
         """The version that is installed, and ready."""
         api = self.api(wanted)
         if secret := profile.needs_ipsec_keys:
             _create_ipsec_keys(api, wanted.namespace, secret)
-        source = wanted.source
-        with step(self.tell, f"installing Cilium ({source.reference} {source.version}, profile {profile.name})".replace(" ,", ",")):
+        with step(self.tell, f"installing Cilium {source.version} (profile {profile.name})"):
             deployed = self.release(wanted).apply(source, [profile.path], list(profile.settings(wanted.name)))
         self._wait(api, wanted, f"Cilium {deployed.version}: waiting for its agents and Relay")
         return deployed.version
