@@ -11,9 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.lab import BENCHMARKS, ROOT
+from benchmarks import lab, policy
+from benchmarks.lab import ROOT
 from benchmarks.row import Row, percentile
 
+BENCHMARKS = lab.BENCHMARKS | policy.BENCHMARKS
 OUTPUT = ROOT / "build" / "bench.json"
 
 

@@ -21,7 +21,7 @@ from harness.policy.map import DirectionPolicy, EndpointPolicy, Interval, Policy
 from harness.policy.options import Options
 from harness.policy.rules import ALLOW_ANY_EGRESS, ALLOW_ANY_INGRESS, Parser
 from harness.policy.subjects import Subject
-from harness.policy.table import ALL_PORTS, DirectionTable, PeerEntry, decide
+from harness.policy.table import ALL_PORTS, DirectionTable, PeerEntry, blocks, decide
 
 _REDIRECTS = {Parser.NONE: "", Parser.DNS: "dns", Parser.TLS: "tls"}
 _IMPLICIT = frozenset({ALLOW_ANY_INGRESS, ALLOW_ANY_EGRESS})
@@ -78,28 +78,13 @@ class _Compiler:
             broken = (Interval(0, 0, ALL_PORTS, Decision.ERROR, ()),)
             return {identity.number: broken for identity in self._identities}
         found: dict[int, tuple[Interval, ...]] = {}
-        for block in self._blocks(table):
+        for block in blocks(table.entries, self._everything):
             first = (block & -block).bit_length() - 1
             intervals = tuple(flatten(table.for_peer(first), table.default, self._options))
             if intervals:
                 for position in bits(block):
                     found[self._identities[position].number] = intervals
         return found
-
-    def _blocks(self, table: DirectionTable) -> list[int]:
-        """The identities, parted so that within a block the same entries apply."""
-        blocks = [self._everything]
-        masks = {mask for entry in table.entries for mask in (entry.certain, entry.maybe)}
-        for mask in masks:
-            parted = []
-            for block in blocks:
-                inside = block & mask
-                if inside and inside != block:
-                    parted += [inside, block ^ inside]
-                else:
-                    parted.append(block)
-            blocks = parted
-        return blocks
 
 
 def flatten(entries: Sequence[PeerEntry], default: Decision, options: Options) -> Iterator[Interval]:

@@ -17,7 +17,7 @@ from harness.policy.repository import Repository, prefixes_of
 from harness.policy.rules import Parser
 from harness.policy.status import policy_status
 from harness.policy.subjects import Subject, Subjects
-from harness.policy.table import DirectionTable, Outcome, decide
+from harness.policy.table import DirectionTable, Outcome
 
 NOT_APPLICABLE = DirectionVerdict(Decision.NOT_APPLICABLE)
 _OPEN = DirectionVerdict(Decision.ALLOW)
@@ -83,8 +83,7 @@ class Evaluator:
     def _decide(self, table: DirectionTable, position: int, protocol: int, port: int) -> tuple[DirectionVerdict, Outcome | None]:
         if table.error:
             return DirectionVerdict(Decision.ERROR, enforced=True, selecting=table.selecting, note=table.error), None
-        matching = [each for each in table.for_peer(position) if each.entry.covers(protocol, port)]
-        outcome = decide(matching, table.default, self.options)
+        outcome = table.outcome(position, protocol, port, self.options)
         verdict = DirectionVerdict(
             outcome.decision,
             outcome.rules,
@@ -94,6 +93,11 @@ class Evaluator:
             note=outcome.note,
         )
         return verdict, outcome
+
+    @property
+    def nodes_matter(self) -> bool:
+        """Whether who `host` and `remote-node` are, and what policy they are under, can depend on the other end."""
+        return self.options.host_firewall or self.options.node_selector_labels or any(pod.host_network for pod in self.state.pods)
 
     def subject(self, peer: Peer, other: Peer) -> Subject | None:
         """The endpoint that policy is enforced for at this end, or None. `other` tells which node `host` is."""

@@ -48,11 +48,7 @@ class Scenario:
         self.flows = flows
         self._peers: dict[str, Peer] = {}
         self._ends: dict[str, _End] = {}
-        options = evaluator.options
-        # Who `host` and `remote-node` are depends on the other end in these cases only.
-        self._independent = not (
-            options.host_firewall or options.node_selector_labels or any(pod.host_network for pod in evaluator.state.pods)
-        )
+        self._independent = not evaluator.nodes_matter
 
     def answer(self, flow: Any) -> Mapping[str, str]:
         """The verdict of one flow. ScenarioError if it is malformed."""

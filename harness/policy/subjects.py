@@ -85,7 +85,7 @@ class Subjects:
         self._by_subject: dict[Subject, dict[Direction, DirectionTable]] = {}
         self._cluster_ports: dict[tuple[str, int], int] = {}
         self._identity_ports: dict[int, dict[tuple[str, int], int]] = {}
-        self._names = [frozenset(port.name for each in rule.ports for port in each.ports if port.name) for rule in self.rules]
+        self.names_used = [frozenset(port.name for each in rule.ports for port in each.ports if port.name) for rule in self.rules]
         self._selecting = self._by_position()
         self._add_endpoints()
 
@@ -166,7 +166,7 @@ class Subjects:
         """The endpoint's named ports, as far as its ingress rules use them: what tells its table from that of its peers."""
         if direction is Direction.EGRESS or not subject.ports:
             return ()
-        used = frozenset().union(*(self._names[place] for place in places))
+        used = frozenset().union(*(self.names_used[place] for place in places))
         return tuple(item for item in subject.ports if item[0][0] in used)
 
     def _table(self, subject: Subject, direction: Direction) -> DirectionTable:

@@ -87,8 +87,7 @@ class DirectionTable:
         if self._simple is None:
             self._simple = not any(each.maybe or each.policy.auth for each in self.entries)
         if not self._simple:
-            matching = [each for each in self.for_peer(position) if each.entry.covers(protocol, port)]
-            return decide(matching, self.default, options).decision
+            return self.outcome(position, protocol, port, options).decision
         spans = self._spans.get(position)
         if spans is None:
             bit = 1 << position
@@ -106,6 +105,10 @@ class DirectionTable:
                 return Decision.ALLOW
         return self.default
 
+    def outcome(self, position: int, protocol: int, port: int, options: Options) -> Outcome:
+        """The same with all that goes with it, where something is enforced and can be."""
+        return decide([each for each in self.for_peer(position) if each.entry.covers(protocol, port)], self.default, options)
+
     def for_peer(self, position: int) -> tuple[PeerEntry, ...]:
         """The entries that apply to the identity at a position. Cached."""
         found = self.peers.get(position)
@@ -115,6 +118,21 @@ class DirectionTable:
                 PeerEntry(each, bool(each.certain & bit)) for each in self.entries if (each.certain | each.maybe) & bit
             )
         return found
+
+
+def blocks(entries: Iterable[Entry], everything: int) -> list[int]:
+    """The identities of `everything`, parted so that within a block the same entries apply."""
+    found = [everything]
+    for mask in {mask for entry in entries for mask in (entry.certain, entry.maybe)}:
+        parted = []
+        for block in found:
+            inside = block & mask
+            if inside and inside != block:
+                parted += [inside, block ^ inside]
+            else:
+                parted.append(block)
+        found = parted
+    return found
 
 
 def decide(matching: Sequence[PeerEntry], default: Decision, options: Options) -> Outcome:
