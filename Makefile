@@ -9,7 +9,7 @@ N ?= 2
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: run test test-kubernetes check bench tools lock clean help runtime dev
+.PHONY: run test test-kubernetes matrix-local check bench tools lock clean help runtime dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,7 +21,12 @@ test: dev  ## run the harness's own tests
 	$(BIN)/pytest tests -n $(N) $(ARGS)
 
 test-kubernetes: dev  ## run the tests that need a cluster with Cilium: make test-kubernetes CONTEXT=kind-harness
-	HARNESS_TEST_KUBE_CONTEXT=$(CONTEXT) $(BIN)/pytest tests/clusters/kubernetes $(ARGS)
+	HARNESS_TEST_KUBE_CONTEXT=$(CONTEXT) $(BIN)/pytest tests/clusters/kubernetes tests/clusters/kind $(ARGS)
+
+matrix-local: runtime  ## run CI's kind matrix here, one cluster after the other: make matrix-local ONLY=wireguard (needs docker, kind, helm)
+	@mkdir -p build
+	@$(BIN)/python ci/matrix --local $(if $(ONLY),--only "$(ONLY)") > build/matrix.sh || { rm -f build/matrix.sh; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH"; failed=0; while IFS= read -r job; do sh -xc "$$job" </dev/null || failed=1; done < build/matrix.sh; exit $$failed
 
 check: dev  ## what CI runs beside the tests: ruff, mypy --strict, import contracts, links
 	$(BIN)/ruff check .
@@ -33,8 +38,10 @@ check: dev  ## what CI runs beside the tests: ruff, mypy --strict, import contra
 bench: runtime  ## measure: prints a table, writes build/bench.json
 	$(BIN)/python -m benchmarks $(ARGS)
 
-tools:  ## build the real hubble client (needs Go) into build/tools, for the tests that use it
+tools:  ## build the hubble client, Helm and actionlint (needs Go) into build/tools, for the tests that use them
 	mkdir -p build/tools && cd ci/tools/hubble && go build -o ../../../build/tools/hubble .
+	GOBIN="$(CURDIR)/build/tools" go install helm.sh/helm/v3/cmd/helm@v3.22.0
+	GOBIN="$(CURDIR)/build/tools" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 lock: dev  ## renew the lock files from pyproject.toml and requirements/dev.in
 	$(BIN)/pip-compile -q --upgrade --generate-hashes --no-emit-index-url --no-emit-trusted-host --allow-unsafe --strip-extras --no-header --build-deps-for editable -o requirements/runtime.txt pyproject.toml
