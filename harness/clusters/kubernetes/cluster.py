@@ -11,15 +11,14 @@ from typing import Any
 from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Capabilities, Change, Enforcement, Observation
-from harness.clusters.kubernetes import background, cidrgroups, permissions, stability
+from harness.clusters.kubernetes import background, cidrgroups, permissions, places, stability
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
-from harness.clusters.kubernetes.client import API_ERRORS, Api, addresses, failure, translated
+from harness.clusters.kubernetes.client import API_ERRORS, Api, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
 from harness.clusters.kubernetes.externals import Externals
 from harness.clusters.kubernetes.foreign import foreign
 from harness.clusters.kubernetes.lifetime import Lifetime
-from harness.clusters.kubernetes.nodes import server
 from harness.clusters.kubernetes.objects import case_objects
 from harness.clusters.kubernetes.pods import PodAgent
 from harness.clusters.kubernetes.policies import Policies
@@ -34,7 +33,6 @@ from harness.errors import ClusterError, FlowsUnavailableError, ImageUnavailable
 from harness.hubble.client import FlowFeed, Observer
 from harness.model.cluster import CIDRGroup
 from harness.model.probe import Probe
-from harness.model.traffic import Family, PodRef
 from harness.model.verdict import PolicyError, PolicyRef, PolicyStatus
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, Options
@@ -117,7 +115,7 @@ class KubernetesCluster:
         self._flows: _Flows | None = None
         self.without_flows = ""
         """Why there are no flows, where there are none."""
-        self._nodes = self._find_nodes()
+        self._nodes = places.nodes_for(self._api, self._options.pods)
         agents = agent_pods(self._api)
         self._agents = Agents(self._api, by_node(agents))
         self._agents_fault = self._agents.reach()
@@ -195,12 +193,13 @@ class KubernetesCluster:
                 self._groups = [renaming.group(each) for each in case.cidr_groups]
                 cidrgroups.create(self._api, self._groups, self.run, case.name)
             found = deploy(self._api, objects)
-            found_at = self._addresses(case, renaming, {ref: found[there] for ref, there in objects.pods.items()}, used)
+            pods = {ref: found[there] for ref, there in objects.pods.items()}
+            found_at = places.addresses_of(self._api, case, renaming, pods, [node for node in self._nodes if node.metadata.name in used])
             if outside:
                 found_at = {**found_at, **self._options.externals.addresses(case)}
             state = cluster_state(self._options.externals.applied(case), names)
             placement = Placement(state, found_at)
-            agent = PodAgent(self._api, objects.pods, _owners(found_at), self._options.externals.vouched())
+            agent = PodAgent(self._api, objects.pods, places.owners(found_at), self._options.externals.vouched())
             endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
             nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}
             policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)
@@ -307,30 +306,6 @@ class KubernetesCluster:
             raise ClusterError("no case is prepared")
         return self._open
 
-    def _find_nodes(self) -> list[Any]:
-        """The nodes that pods may go to, by name."""
-        try:
-            nodes = self._api.core.list_node(_request_timeout=10).items
-        except API_ERRORS as error:
-            raise failure("cannot list the nodes", error) from None
-        wishes = self._options.pods
-        ready = [
-            node
-            for node in nodes
-            if not node.spec.unschedulable
-            and any(each.type == "Ready" and each.status == "True" for each in node.status.conditions or [])
-            and all((node.metadata.labels or {}).get(key) == value for key, value in wishes.node_selector)
-            and all(
-                taint.effect == "PreferNoSchedule" or any(each.covers(taint) for each in wishes.tolerations)
-                for taint in node.spec.taints or []
-            )
-        ]
-        if not ready:
-            raise ClusterError(
-                f"none of the {len(nodes)} nodes is ready for pods", hint="see `kubectl describe nodes`, --toleration and --node-selector"
-            )
-        return sorted(ready, key=lambda node: str(node.metadata.name))
-
     def _pull_secrets(self) -> Mapping[str, Mapping[str, Any]]:
         """Those that are to be copied, by name."""
         found = {}
@@ -350,21 +325,6 @@ class KubernetesCluster:
                     f"the cluster of context {self._api.context!r} has no Cilium: it does not know CiliumNetworkPolicy",
                     hint="is --kube-context the right one?",
                 ) from None
-
-    def _addresses(self, case: Case, renaming: Renaming, pods: Mapping[PodRef, Any], nodes: set[str]) -> Mapping[str, tuple[str, ...]]:
-        out = {f"pod:{ref}": _ordered(each.ip for each in addresses(pod.status, "pod")) for ref, pod in pods.items() if ref.namespace}
-        for node in self._nodes:
-            if node.metadata.name not in nodes:
-                continue
-            out[f"node:{node.metadata.name}"] = _ordered(each.address for each in node.status.addresses if each.type == "InternalIP")
-        for key, spec in case.services.items():
-            if not spec.headless:
-                try:
-                    service = self._api.core.read_namespaced_service(spec.name, renaming.namespace(spec.namespace), _request_timeout=10)
-                except API_ERRORS as error:
-                    raise failure(f"cannot read the service {key}", error) from None
-                out[f"service:{key}"] = _ordered(addresses(service.spec, "cluster"))
-        return out
 
     def _connect_flows(self) -> None:
         if not self._options.flows:
@@ -402,21 +362,6 @@ async def _close(flows: _Flows) -> None:
         await flows.observer.close()
     finally:
         flows.forward.close()
-
-
-def _owners(found: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]]:
-    """The servers that have each address."""
-    owners: dict[str, set[str]] = {}
-    for key, all_ in found.items():
-        kind, _, name = key.partition(":")
-        if kind in ("pod", "node"):
-            for address in all_:
-                owners.setdefault(address, set()).add(name if kind == "pod" else server(name))
-    return {address: frozenset(names) for address, names in owners.items()}
-
-
-def _ordered(addresses: Any) -> tuple[str, ...]:
-    return tuple(sorted(addresses or (), key=lambda address: Family.of(address) is Family.IPV6))
 
 
 def _renamed(probe: Probe, renaming: Renaming) -> Probe:

@@ -16,7 +16,7 @@ from harness.clusters.kubernetes import permissions
 from harness.clusters.kubernetes.client import Api
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
 from harness.clusters.kubernetes.exec import run
-from harness.clusters.kubernetes.run import RUN_LABEL
+from harness.clusters.kubernetes.run import CASE_ANNOTATION, RUN_LABEL
 from harness.clusters.kubernetes.wishes import PodOptions
 from harness.engine.events import Event, PhaseFinished
 from harness.engine.outcome import Outcome
@@ -87,8 +87,10 @@ def case(tmp_path_factory) -> Case:
 
 
 def namespaces(cluster: KubernetesCluster) -> list:
+    """Those of the run's cases; the one with the run's lease is not among them."""
     core = kubernetes.client.CoreV1Api(Api.connect(CONTEXT).client)
-    return core.list_namespace(label_selector=f"{RUN_LABEL}={cluster.run.id}").items
+    found = core.list_namespace(label_selector=f"{RUN_LABEL}={cluster.run.id}").items
+    return [each for each in found if CASE_ANNOTATION in (each.metadata.annotations or {})]
 
 
 def test_a_case_runs_phase_by_phase(cluster, case):
