@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import heapq
+import os
 import socket
 import ssl
 import struct
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.clusters.netns import speech
+from harness.clusters.netns.grpc_ends import GrpcEnds
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.ports import SourcePorts, Target
 from harness.clusters.netns.reactor import READ, WRITE, Reactor
@@ -46,7 +48,7 @@ _ENDINGS: Mapping[int, Ending] = {
 class _Running:
     """A probe under way."""
 
-    __slots__ = ("buffer", "five", "hello", "probe", "sent", "sock", "started", "tls")
+    __slots__ = ("buffer", "five", "hello", "probe", "sent", "sock", "started", "talk", "tls")
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
@@ -57,6 +59,7 @@ class _Running:
         self.buffer = b""
         self.tls: Tls | None = None
         self.hello = b""
+        self.talk: asyncio.Task[None] | None = None
 
 
 class Clients:
@@ -67,6 +70,7 @@ class Clients:
         reactor: Reactor,
         place: Callable[[Site, Family], tuple[Namespace, str]],
         seen: dict[str, str],
+        grpc: GrpcEnds,
         emit: Callable[[AgentEvent], None],
         *,
         limit: int,
@@ -76,6 +80,7 @@ class Clients:
         self._reactor = reactor
         self._place = place
         self._seen = seen
+        self._grpc = grpc
         self._emit = emit
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -110,9 +115,7 @@ class Clients:
         """Forget everything that is under way, without results."""
         self._waiting.clear()
         for running in self._running.values():
-            if running.sock is not None:
-                self._reactor.forget(running.sock.fileno())
-                running.sock.close()
+            self._close(running)
         self._running.clear()
         self._by_nonce.clear()
         self._deadlines.clear()
@@ -176,6 +179,8 @@ class Clients:
 
     def _watch(self, running: _Running) -> None:
         sock = running.sock
+        if running.talk is not None:
+            return
         assert sock is not None  # noqa: S101 -- it is under way
         self._reactor.watch(sock.fileno(), READ if running.sent else WRITE, lambda: self._ready(running))
 
@@ -231,6 +236,8 @@ class Clients:
         """Whether the socket took the message; it does not before it is connected."""
         sock = running.sock
         assert sock is not None  # noqa: S101 -- it was bound
+        if speech.speaks(running.probe) is RequestKind.GRPC:
+            return self._call(running, sock)
         message = speech.request(running.probe)
         if running.tls is not None:
             message = running.hello
@@ -242,14 +249,35 @@ class Clients:
             return False
         return True
 
+    def _call(self, running: _Running, sock: socket.SocketType) -> bool:
+        """As `_send`, by grpcio."""
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        try:
+            sock.getpeername()
+        except OSError:
+            return False
+        self._reactor.release(sock.fileno())
+
+        async def call() -> None:
+            said = await self._grpc.call(sock, running.probe)
+            if said is None:
+                self._finish(running, Ending.RESET, detail="the server closed the connection without an answer")
+            else:
+                self._finish(running, Ending.ANSWERED, said)
+
+        running.talk = self._grpc.begin(call())
+        return True
+
     def _ready(self, running: _Running) -> None:
         sock = running.sock
-        if sock is None or running.probe.id not in self._running:
+        if sock is None or running.talk is not None or running.probe.id not in self._running:
             return
         try:
             if not running.sent:
                 running.sent = self._send(running)
-                if running.sent:
+                if running.sent and running.talk is None:
                     self._reactor.change(sock.fileno(), READ)
                 return
             data = sock.recv(65536)
@@ -305,9 +333,7 @@ class Clients:
         if self._running.pop(probe.id, None) is None:
             return
         self._by_nonce.pop(probe.nonce, None)
-        if running.sock is not None:
-            self._reactor.forget(running.sock.fileno())
-            running.sock.close()
+        self._close(running)
         server = self._seen.pop(probe.nonce, None)
         self._emit(
             ProbeResult(
@@ -325,6 +351,14 @@ class Clients:
         )
         if self._waiting:
             self._pump_soon()
+
+    def _close(self, running: _Running) -> None:
+        if running.talk is not None:
+            # The socket is its own by now.
+            running.talk.cancel()
+        elif running.sock is not None:
+            self._reactor.forget(running.sock.fileno())
+            running.sock.close()
 
     # One timer for all
 

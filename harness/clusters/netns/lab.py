@@ -65,8 +65,8 @@ class Lab:
         self._connections: dict[str, Connections] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._flows = FlowMaker(self._snapshots.get, self._publish)
-        self._servers = Servers(self._reactor, self._saw)
-        self._clients = Clients(self._reactor, self.place, self._servers.seen, emit, limit=_sockets() // 4)
+        self._servers = Servers(self._reactor, self._saw, folder)
+        self._clients = Clients(self._reactor, self.place, self._servers.seen, self._servers.grpc, emit, limit=_sockets() // 4)
         self._loop = asyncio.get_running_loop()
         self._discarded: set[int] = set()
         self._ports = ProxyPorts()
@@ -226,6 +226,10 @@ class Lab:
 
     def counters(self) -> Mapping[str, int]:
         return {"logged": sum(log.logged for log in self._logs.values()), "lost": sum(log.losses for log in self._logs.values())}
+
+    async def hang_up(self) -> None:
+        """End the talks that take a while to end, before `close`."""
+        await self._servers.grpc.close()
 
     def close(self) -> None:
         self._clients.clear()

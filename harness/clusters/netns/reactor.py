@@ -35,6 +35,11 @@ class Reactor:
         """Call it right before closing the descriptor: closing is what takes it out of the epoll."""
         self._callbacks.pop(fd, None)
 
+    def release(self, fd: int) -> None:
+        """Stop watching a descriptor that lives on."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
     def close(self) -> None:
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()

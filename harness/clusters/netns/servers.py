@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.clusters.netns import speech, tls
+from harness.clusters.netns.grpc_ends import PREFACE, GrpcEnds
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.reactor import READ, Reactor
 from harness.clusters.netns.tls import Tls
@@ -18,6 +21,8 @@ from harness.model.traffic import Protocol
 _BACKLOG = 1024
 _ACCEPT_AT_ONCE = 64
 _LONGEST = 65536
+_GRPC = ("auto", "grpc")
+"""What is served where HTTP/2 is understood."""
 _HTTP = ("auto", "http", "tls")
 """What is served where HTTP is understood."""
 
@@ -36,13 +41,15 @@ class Served:
 class Servers:
     """All servers. `seen` maps the nonces that reached one to that server's name, until somebody takes them out."""
 
-    def __init__(self, reactor: Reactor, saw: Callable[[str, str], None]) -> None:
-        """`saw` is called with each nonce that reaches a server that gives no answer, and with the server's name."""
+    def __init__(self, reactor: Reactor, saw: Callable[[str, str], None], folder: Path) -> None:
+        """`folder` is for sockets. `saw` is called with each nonce that reaches a server that gives no answer, and with the server's name."""
         self._reactor = reactor
         self._saw = saw
         self._sockets: dict[Served, socket.SocketType] = {}
         self._open: set[_Connection] = set()
         self.seen: dict[str, str] = {}
+        self.grpc = GrpcEnds(folder, self.seen)
+        self._talks: dict[asyncio.Task[None], Served] = {}
 
     def __contains__(self, served: Served) -> bool:
         return served in self._sockets
@@ -88,6 +95,8 @@ class Servers:
                 sock.close()
                 for connection in [each for each in self._open if each.served == served]:
                     connection.end()
+                for task in [each for each, of in self._talks.items() if of == served]:
+                    task.cancel()
         if which is None:
             self.seen.clear()
 
@@ -130,6 +139,14 @@ class Servers:
                 with suppress(OSError):
                     sock.sendto(got.answer, client)
 
+    def _hand_over(self, connection: _Connection, said: bytes) -> None:
+        """Let grpcio answer from here on."""
+        self._reactor.release(connection.sock.fileno())
+        self._open.discard(connection)
+        task = self.grpc.begin(self.grpc.serve(connection.sock, said, connection.served.name))
+        self._talks[task] = connection.served
+        task.add_done_callback(self._talks.pop)
+
     def _ended(self, connection: _Connection) -> None:
         self._open.discard(connection)
         self._reactor.forget(connection.sock.fileno())
@@ -165,7 +182,12 @@ class _Connection:
             self._buffer += self._opened(data, serve)
         except (ssl.SSLError, OSError):
             return self.end()
-        got = speech.heard(self._buffer, self.served.name, http=serve in _HTTP, raw=serve != "http")
+        if serve in _GRPC and self._tls is None and PREFACE.startswith(self._buffer[: len(PREFACE)]):
+            if len(self._buffer) < len(PREFACE):
+                return False
+            self._servers._hand_over(self, self._buffer)  # noqa: SLF001 -- one class in two parts
+            return True
+        got = speech.heard(self._buffer, self.served.name, http=serve in _HTTP, raw=serve not in ("http", "grpc"))
         if got is None:
             return False
         self._buffer = b""

@@ -67,6 +67,7 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     await control.closed
     if broken:
         sys.exit(broken[0])
+    await lab.hang_up()
     lab.close()
     if server is not None:
         await server.close()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.model.probe import Probe
 from harness.model.traffic import Protocol, RequestKind
 
-SERVED = ("auto", "http", "tls", "echo", "sink")
+SERVED = ("auto", "http", "grpc", "tls", "echo", "sink")
 """What a port can speak here."""
 _WORD = b"harness "
 _HTTP_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
@@ -29,7 +29,7 @@ class Said(NamedTuple):
     status: int | None = None
 
 
-_SPOKEN = (RequestKind.HTTP, RequestKind.TLS, RequestKind.ICMP, RequestKind.ICMP6)
+_SPOKEN = (RequestKind.HTTP, RequestKind.GRPC, RequestKind.TLS, RequestKind.ICMP, RequestKind.ICMP6)
 
 
 def unspoken(probe: Probe) -> str:
@@ -55,18 +55,19 @@ def request(probe: Probe) -> bytes:
         return _WORD + probe.nonce.encode() + b"\n"
     wanted = probe.request
     if wanted is None:
-        return _GET % (_host(probe.address, probe.port), probe.nonce.encode())
-    host = wanted.host or _host(probe.address, probe.port).decode()
+        return _GET % (host(probe.address, probe.port), probe.nonce.encode())
+    named = wanted.host or host(probe.address, probe.port).decode()
     more = "".join(f"{name}: {value}\r\n" for name, value in wanted.headers)
     first = f"{wanted.method or 'GET'} {wanted.path or '/'} HTTP/1.1"
-    return f"{first}\r\nHost: {host}\r\nX-Harness-Nonce: {probe.nonce}\r\n{more}Connection: close\r\n\r\n".encode()
+    return f"{first}\r\nHost: {named}\r\nX-Harness-Nonce: {probe.nonce}\r\n{more}Connection: close\r\n\r\n".encode()
 
 
 _GET = b"GET / HTTP/1.1\r\nHost: %b\r\nX-Harness-Nonce: %b\r\nConnection: close\r\n\r\n"
 
 
 @lru_cache(maxsize=4096)
-def _host(address: str, port: int) -> bytes:
+def host(address: str, port: int) -> bytes:
+    """What a client calls a server that it knows by address."""
     return (f"[{address}]:{port}" if ":" in address else f"{address}:{port}").encode()
 
 
