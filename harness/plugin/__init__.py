@@ -87,10 +87,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """For runs that never got as far as `pytest_sessionfinish`."""
+    from harness.plugin.interrupt import unguard
     from harness.plugin.run import RUN
 
     if run := config.stash.get(RUN, None):
         run.close()
+    unguard(config)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.plugin.carry import ACCOUNT, COMMAND, OPENING, UNKNOWN, events_of
 from harness.plugin.failure import FailureText
+from harness.plugin.interrupt import guard
 from harness.plugin.options import CASE_SUFFIXES, as_typed, is_phase, resolve
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        if any(map(is_phase, ids)):
+            guard(self.config)  # a worker cleans up; killed with us, it could not
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None and not self._headed and (text := self._headline(ids)):
             self._headed = True

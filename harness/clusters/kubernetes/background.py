@@ -20,8 +20,12 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def wait_for(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine on the loop and return its result."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+    """Run a coroutine on the loop and return its result. It is cancelled where whoever waits for it is interrupted."""
+    running = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return running.result()
+    finally:
+        running.cancel()
 
 
 def iterate(items: AsyncIterator[_T]) -> Iterator[_T]:

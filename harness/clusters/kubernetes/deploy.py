@@ -40,10 +40,15 @@ def deploy(api: Api, objects: CaseObjects, *, within: float = 120.0) -> Mapping[
             ],
         )
         _create_all(api, pool, [("pod", body) for body in objects.pod_objects])
-        spaces = sorted({ref.namespace for ref in objects.pods.values()})
-        wanted = {space: {ref.name for ref in objects.pods.values() if ref.namespace == space} for space in spaces}
-        until = time.monotonic() + within
-        found = _each(pool, spaces, lambda space: running(api, space, wanted[space], until))
+    spaces = sorted({ref.namespace for ref in objects.pods.values()})
+    wanted = {space: {ref.name for ref in objects.pods.values() if ref.namespace == space} for space in spaces}
+    until = time.monotonic() + within
+    watchers = ThreadPoolExecutor(max(1, len(spaces)), thread_name_prefix="watch")
+    try:
+        found = _each(watchers, spaces, lambda space: running(api, space, wanted[space], until))
+    finally:
+        # Whoever is interrupted waits for what is being created, to delete it, and not for pods: the watches end as those go.
+        watchers.shutdown(wait=False, cancel_futures=True)
     return {PodRef(space, name): pod for space, pods in zip(spaces, found, strict=True) for name, pod in pods.items()}
 
 
@@ -96,7 +101,10 @@ def running(api: Api, namespace: str, names: set[str], until: float) -> Mapping[
                 resource_version=listed.metadata.resource_version,
                 timeout_seconds=max(1, int(left)),
             ):
-                pods[event["object"].metadata.name] = event["object"]
+                pod = event["object"]
+                if event["type"] == "DELETED" and pod.metadata.name in names:
+                    raise ClusterError(f"pod {namespace}/{pod.metadata.name} was deleted before it ran")
+                pods[pod.metadata.name] = pod
                 if _all_there(pods, names):
                     watcher.stop()
                     return pods

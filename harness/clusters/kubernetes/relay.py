@@ -132,24 +132,38 @@ class Forward:
         far = forward.socket(port)
         far.setblocking(True)
         with self._lock:
-            self._open.update((near, far))
+            self._open.add(near)
             closed = self._closed
-        if not closed:
-            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-            back.start()
-            _pump(near, far)
-            back.join()
+        if closed:
+            near.close()
+        back = threading.Thread(target=_pump_back, args=(far, near), daemon=True)
+        back.start()
+        _pump(near, far)
+        back.join()
         with self._lock:
-            self._open.difference_update((near, far))
+            self._open.discard(near)
         near.close()
         far.close()
 
 
-def _pump(source: Any, sink: Any) -> None:
+def _pump(near: Any, far: Any) -> None:
     with suppress(OSError):
-        while data := source.recv(_CHUNK):
-            sink.sendall(data)
+        while data := near.recv(_CHUNK):
+            far.sendall(data)
+    with suppress(OSError):
+        far.shutdown(socket.SHUT_WR)
+
+
+def _pump_back(far: Any, near: Any) -> None:
+    """To its end even where nobody listens any more: the client's own thread at the other side dies, loudly, of a peer that is gone."""
+    heard = True
+    with suppress(OSError):
+        while data := far.recv(_CHUNK):
+            try:
+                if heard:
+                    near.sendall(data)
+            except OSError:
+                heard = False
     # HTTP/2 has no half-closed connections: either end's end is the end of both.
-    for each in (source, sink):
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        near.shutdown(socket.SHUT_RDWR)
