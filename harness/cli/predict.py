@@ -27,17 +27,27 @@ MALFORMED = 2
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="json: one object a line, with the rules that decided."
 )
+@click.option("--flows-from", metavar="FILE", help="Try policies on flows that `hubble observe -o json` saved; - reads standard input.")
 @click.argument("asked", nargs=-1, metavar="[POLICY | 'A -> B:PORT']...")
-def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, asked: tuple[str, ...]) -> None:
+def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, flows_from: str | None, asked: tuple[str, ...]) -> None:
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
     With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', one line answers
     each question; without a question, a line for each pair of workloads and each port that the target declares. Exit code 0: all is allowed; 1: something is not; 2: something could not be read.
 
+    With --flows-from, the policies are tried on recorded flows, from any cluster: a line for each flow that would be decided otherwise than it
+    was, and exit code 1 if there is one.
+
     With --scenarios, every line in is a JSON object with namespaces, pods, externals, policies, options and flows; every line out has its id, the
     policies that would be refused (policy_errors) and a verdict for each flow. A malformed scenario answers {"id", "error"}, a
     malformed flow {"error"} in its place; the stream goes on, and the exit code is 2 at the end.
     """
+    if flows_from is not None:
+        from harness.cli.replay import replay
+
+        if scenarios is not None or workloads or any("->" in each for each in asked):
+            raise click.UsageError("--flows-from has flows and workloads of its own: give it policies, and nothing else")
+        raise SystemExit(replay(asked, flows_from, as_json=output == "json"))
     if scenarios is None:
         raise SystemExit(_ask(asked, workloads, as_json=output == "json"))
     if asked or workloads or output != "text":

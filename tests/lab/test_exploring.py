@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli.main import main
 from harness.hubble.convert import from_json
 from harness.model.flow import Flow, FlowVerdict
 from tests.lab.conftest import ROOT, Labs
@@ -240,3 +242,21 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
         assert [json.loads(line)["name"] for line in lab.ok("list", "-o", "json").splitlines()] == ["lab", "manifests"]
     finally:
         lab.ok("down", "--name", "manifests")
+
+
+def test_recorded_flows_tried_on_their_own_policies_change_nothing(applied: Labs, tmp_path: Path) -> None:
+    """Packets, flows and model agree: what the lab dropped and forwarded under these policies, the model would too."""
+    lines = {*applied.ok("observe", "-o", "json", "--last", "4096").splitlines()}
+    assert connect(applied, "frontend") == 0
+    assert connect(applied, "intruder") == 124
+    applied.run("probe", "any -> backend:8080")
+    saved = tmp_path / "flows.json"
+    saved.write_text("\n".join(line for line in applied.ok("observe", "-o", "json", "--last", "4096").splitlines() if line not in lines))
+    tried = CliRunner().invoke(
+        main, ["predict", policy(applied, ONLY_FRONTEND.replace("metadata: {", "metadata: {namespace: shop, ")), "--flows-from", str(saved)]
+    )
+    assert tried.output.endswith("recorded connections: none would be decided otherwise\n"), tried.output
+    other = ONLY_FRONTEND.replace("app: frontend", "app: intruder").replace("metadata: {", "metadata: {namespace: shop, ")
+    tried = CliRunner().invoke(main, ["predict", policy(applied, other), "--flows-from", str(saved)])
+    assert tried.exit_code == 1
+    assert "deny: shop/frontend -> shop/backend-" in tried.output

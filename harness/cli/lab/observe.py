@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.cli.lab.options import seconds, which
-from harness.errors import ClusterError, FlowFileError, FlowsUnavailableError, Location, UsageError
+from harness.errors import ClusterError, FlowsUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from harness.hubble.convert import Event
@@ -122,6 +120,7 @@ async def _stream(target: str, name: str, **asked: Any) -> AsyncIterator[Event]:
 def _recorded(file: str, *, last: int | None, after: int | None, chosen: Mapping[str, Any]) -> Iterator[Event]:
     from collections import deque
 
+    from harness.cli.replay import recorded
     from harness.hubble.convert import flow_to_proto
     from harness.hubble.filters import compile_filters
     from harness.model.flow import Flow
@@ -133,22 +132,6 @@ def _recorded(file: str, *, last: int | None, after: int | None, chosen: Mapping
         if not isinstance(event, Flow) or ((after is None or event.time >= after) and (fits is None or fits(flow_to_proto(event))))
     )
     yield from deque(wanted, maxlen=last) if last else wanted
-
-
-def recorded(file: str) -> Iterator[Event]:
-    """The events of a file of saved flows; `-` is standard input. Raises FlowFileError."""
-    from harness.hubble.recorded import read_flows
-
-    if file == "-":
-        yield from read_flows(sys.stdin, "<stdin>")
-        return
-    try:
-        with Path(file).open(encoding="utf-8") as lines:
-            yield from read_flows(lines, file)
-    except OSError as error:
-        raise FlowFileError(f"cannot be read: {error.strerror}", location=Location(file, 1)) from error
-    except UnicodeDecodeError as error:
-        raise FlowFileError(f"not UTF-8 text: {error.reason}", location=Location(file, 1)) from error
 
 
 # Filters
