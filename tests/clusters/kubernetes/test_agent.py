@@ -7,8 +7,10 @@ import json
 import os
 import secrets
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +45,10 @@ class Pod:
     def hear(self) -> dict:
         return json.loads(self.client.stdout.readline())
 
-    def plan(self, *, port: int | None = None, timeout: float = 5.0) -> None:
+    def plan(self, *, port: int | None = None, timeout: float = 5.0, vouched: bool = False) -> None:
         http = {"method": "GET", "path": "/x", "host": "", "headers": []} if self.serve in {"auto", "http"} else None
         probe = {"id": 7, "protocol": self.protocol, "address": "127.0.0.1", "port": port or self.port, "nonce": "abc", "timeout": timeout}
-        self.say("plan " + json.dumps([{**probe, "source": "", "from": 0, "http": http}]))
+        self.say("plan " + json.dumps([{**probe, "source": "", "from": 0, "http": http, "vouched": vouched}]))
 
     def end(self) -> None:
         for process in (self.client, self.server):
@@ -88,6 +90,38 @@ def test_a_sink_says_only_over_the_back_door_that_it_saw(pod):
     assert pod.hear()["ending"] == "stopped"
     pod.say("end")
     assert pod.client.wait(10) == 0
+
+
+class Stranger(socketserver.BaseRequestHandler):
+    """A server that knows nothing of us: says `words` to whatever it hears, and hangs up."""
+
+    words = b""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(self.words)
+
+
+@pytest.mark.parametrize("pod", [("auto", "TCP")], indirect=True)
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404), (b"\x15\x03\x03\x00\x02\x02\x28", None), (b"", None)],
+    ids=["web", "tls", "silent"],
+)
+def test_a_server_that_the_user_answers_for_need_not_know_us(words, status, pod, monkeypatch):
+    monkeypatch.setattr(Stranger, "words", words)
+    pod.hear()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pod.plan(port=server.server_address[1], vouched=True)
+        pod.hear()
+        result = pod.hear()
+        assert (result["ending"], result["status"], result["nonce"]) == ("answered", status, "")
+        pod.plan(port=server.server_address[1])
+        pod.hear()
+        # For any other, only its own word counts.
+        assert (pod.hear()["ending"] == "answered") is (status is not None)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("pod", [("echo", "UDP")], indirect=True)
