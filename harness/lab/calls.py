@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import struct
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from harness.lab.folder import LabFolder
 
 ANY_VERSION = frozenset({"about", "down"})
 """The calls that every version understands: those needed to see that it is another, and to end it."""
+_PATIENCE = 30.0
 _CREDENTIALS = struct.Struct("3i")
 """What SO_PEERCRED tells: process, user and group of who listens."""
 
@@ -124,13 +126,16 @@ class Caller:
         return self._socket.fileno()
 
     def end(self) -> None:
-        """End the lab; returns when its keeper, the last of it, is gone."""
+        """End the lab; returns when its keeper, the last of it, is gone. One that does not end by itself is killed, and the lab with it."""
         with suppress(ProcessLookupError):
             process, _, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             keeper = os.pidfd_open(process)
             try:
                 self.call("down")
-                select.select([keeper], [], [])
+                if not select.select([keeper], [], [], _PATIENCE)[0]:
+                    signal.pidfd_send_signal(keeper, signal.SIGKILL)
+                    select.select([keeper], [], [])
+                    self.folder.remove()
             finally:
                 os.close(keeper)
 

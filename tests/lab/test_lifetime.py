@@ -146,7 +146,7 @@ def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(labs: Labs) -> None
     assert leftovers(labs) == []
 
 
-def test_one_that_is_starting_is_left_alone_when_its_command_is_interrupted(labs: Labs) -> None:
+def test_one_that_is_starting_ends_when_its_command_is_interrupted(labs: Labs) -> None:
     with subprocess.Popen(
         labs.words("up", str(labs.case)), env=labs.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:
@@ -159,3 +159,14 @@ def test_one_that_is_starting_is_left_alone_when_its_command_is_interrupted(labs
     if keeper:
         assert gone(keeper)
     assert "no lab is up" in labs.ok("list")
+
+
+def test_a_keeper_that_hangs_is_killed_by_down(labs: Labs, monkeypatch: pytest.MonkeyPatch) -> None:
+    labs.ok("up", str(labs.case))
+    keeper, lab = processes(labs)
+    os.kill(lab, signal.SIGSTOP)  # what the keeper asks of it at the end is never answered
+    monkeypatch.setattr("harness.lab.calls._PATIENCE", 0.5)
+    assert labs.ok("down") == "lab `lab` is down\n"
+    assert gone(keeper)
+    assert gone(lab)
+    assert not (own_folder(labs) / "lab").exists()

@@ -12,7 +12,11 @@ from harness.cli.lab import text
 from harness.cli.lab.options import output, show, which
 
 
-@click.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    name="exec",
+    short_help="Run a command in a pod's network, or a shell.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @which
 @click.argument("place")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND...]")
@@ -41,7 +45,7 @@ def _shell() -> Sequence[str]:
     return ("bash",) if shutil.which("bash") else ("sh",)
 
 
-@click.command()
+@click.command(short_help="Send real probes now: packets, flows, model.")
 @which
 @output
 @click.argument("flows", nargs=-1, required=True, metavar="'A -> B:PORT'...")
@@ -53,7 +57,7 @@ def probe(name: str | None, output: str, flows: tuple[str, ...]) -> None:
     _probes(name, "probe", flows, as_json=output == "json", good="allow", key="verdict")
 
 
-@click.command()
+@click.command(short_help="Hold expectations against what happens now.")
 @which
 @output
 @click.argument("expectations", nargs=-1, required=True, metavar="'deny: A -> B:PORT'...")

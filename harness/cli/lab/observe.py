@@ -44,7 +44,7 @@ def _ends(function: _F) -> _F:
     return function
 
 
-@click.command()
+@click.command(short_help="Show flows, of a lab or of a file.")
 @which
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help=f"The last N flows. [default: {_LAST}; of a file, all]")

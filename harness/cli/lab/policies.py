@@ -11,7 +11,7 @@ from harness.cli.lab.options import output, show, which
 from harness.errors import UsageError
 
 
-@click.command()
+@click.command(short_help="Apply policies, and say what each selects.")
 @which
 @output
 @click.option("-n", "--namespace", help="For policies that name none; default: the case's.")
@@ -54,7 +54,7 @@ def apply(name: str | None, output: str, namespace: str | None, more: tuple[str,
         raise SystemExit(1)
 
 
-@click.command()
+@click.command(short_help="Delete policies by name.")
 @which
 @output
 @click.argument("policies", nargs=-1, required=True, metavar="NAME...")

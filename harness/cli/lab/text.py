@@ -14,10 +14,11 @@ _SHOWN = 6
 
 
 def lab(about: Mapping[str, Any]) -> Iterator[str]:
-    """The first lines on a lab: which one it is, and how long it stays."""
+    """The first lines on a lab: which one it is, where its flows are, and how long it stays."""
     phase = f", phase `{about['phase']}`" if about["phase"] not in ("", about["case"]) else ""
     yield click.style(f"lab `{about['name']}`: {about['case']}{phase}", bold=True)
     stays = f"ends when nobody has used it for {duration(about['idle'])}" if about["idle"] else "stays until `harness lab down`"
+    yield f"flows at {about['flows']}"
     yield f"up for {duration(time.time() - about['since'])}, process {about['keeper']}, as Cilium {about['cilium']}; {stays}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -74,7 +74,7 @@ def up(
         return
     show(text.lab(status), text.contents(status))
     show(click.style(note, fg="yellow") for note in notes)
-    show(_go_on(found, status, name))
+    show(_go_on(found, name))
 
 
 def _case(written: str, phase: str | None) -> tuple[Case, str]:
@@ -105,7 +105,7 @@ def _phase(case: Case, name: str) -> str:
     return case.phase(name).name
 
 
-def _go_on(case: Case, status: dict[str, Any], name: str) -> Iterable[str]:
+def _go_on(case: Case, name: str) -> Iterable[str]:
     """Commands that work in this lab, to begin with."""
     option = "" if name == "lab" else f" --name {name}"
     yield ""
@@ -119,7 +119,7 @@ def _go_on(case: Case, status: dict[str, Any], name: str) -> Iterable[str]:
             yield f"    harness lab exec{option} {client} -- curl -sS -m 2 http://{_host(case, target)}:{port.port}/"
         yield f"    harness lab probe{option} '{flow}'"
     yield f"    harness lab apply{option} POLICY.yaml"
-    yield f"    harness lab observe{option} --follow     (or: hubble observe --server {status['flows']})"
+    yield f"    harness lab observe{option} --follow"
     yield f"    harness lab down{option}"
 
 
