@@ -9,17 +9,18 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Target
+from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Serve, Target
 from harness.cases.state import cluster_state
 from harness.model.cluster import ClusterState, Pod
-from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, Protocol, RequestKind, Traffic
-from harness.model.verdict import Decision, PolicyVerdict, Verdict
+from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, Protocol, Request, RequestKind, Traffic
+from harness.model.verdict import Decision, L7Decision, PolicyVerdict, Verdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
 from harness.policy.repository import Repository
 
 WORLD = {Family.IPV4: "192.0.2.200", Family.IPV6: "2001:db8:ffff::200"}
 """Some address outside the cluster, in no network that a shipped policy names."""
+GET = Request(RequestKind.HTTP, method="GET", path="/")
 _REASONS = {Decision.DEFAULT_DENY: Reason.DEFAULT_DENY, Decision.DENY_RULE: Reason.DENY_RULE, Decision.AUTH: Reason.AUTH}
 
 
@@ -63,8 +64,9 @@ def _as_stated(expectation: Expectation, verdict: PolicyVerdict) -> bool:
         return verdict.verdict is Verdict.ALLOW and _by(expectation, verdict, expectation.at)
     if side is None or (expectation.at is not None and expectation.at is not side):
         return False
-    decision = (verdict.egress if side is Direction.EGRESS else verdict.ingress).decision
-    if expectation.reasons and _REASONS[decision] not in expectation.reasons:
+    found = verdict.egress if side is Direction.EGRESS else verdict.ingress
+    reason = Reason.L7 if found.l7 is L7Decision.DENY and not found.decision.denies else _REASONS[found.decision]
+    if expectation.reasons and reason not in expectation.reasons:
         return False
     return _by(expectation, verdict, side)
 
@@ -79,7 +81,16 @@ def traffic(case: Case, state: ClusterState, expectation: Expectation) -> Iterat
     for family, source, target in itertools.product(_families(expectation), expectation.sources, expectation.targets):
         protocol, port = _protocol(target, family)
         for sender, receiver, reached in _pairs(case, state, source, target, family, port):
-            yield Traffic(sender, receiver, protocol, reached, expectation.request, family)
+            yield Traffic(sender, receiver, protocol, reached, expectation.request or _bare(case, target), family)
+
+
+def _bare(case: Case, target: Target) -> Request | None:
+    """What is said to a port where the expectation says nothing: proxies hear it."""
+    spec = case.endpoints.get(target.party.name) or case.externals.get(target.party.name)
+    serve = next((port.serve for port in spec.ports if port.port == target.port), Serve.AUTO) if spec else Serve.AUTO
+    if target.protocol is not Protocol.TCP or target.port is None:
+        return None
+    return {Serve.TLS: Request(RequestKind.TLS), Serve.AUTO: GET, Serve.HTTP: GET}.get(serve)
 
 
 def _families(expectation: Expectation) -> tuple[Family, ...]:

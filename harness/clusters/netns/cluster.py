@@ -38,7 +38,7 @@ _END = 3.0
 _T = TypeVar("_T")
 
 _FEATURES = frozenset({
-    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc",
+    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc", "auth",
     *(f"nodes-{number}" for number in range(2, MAX_NODES + 1)),
 })  # fmt: skip
 _BY_ENVOY = ("l7-http", "tls-sni")
@@ -48,7 +48,6 @@ _NOT_YET = {
     "audit": "the lab has no policy audit mode yet",
 }
 _NEVER = {
-    "auth": "the lab has no SPIRE server: rules with mutual authentication drop",
     "spire": "the lab has no SPIRE server",
     "host-firewall": "the lab does not enforce host policies",
     "wireguard": "the lab does not encrypt",

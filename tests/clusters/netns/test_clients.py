@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -53,8 +55,8 @@ async def exchange(*, late: bool, stop: bool = False, serve: str = "echo", proto
         return here, LOOPBACK
 
     reactor, here = Late(), Here()
-    servers = Servers(reactor, saw)
-    clients = Clients(reactor, place, servers.seen, emit, limit=10)
+    servers = Servers(reactor, saw, Path(tempfile.gettempdir()))
+    clients = Clients(reactor, place, servers.seen, servers.grpc, emit, limit=10)
     served = Served("server", LOOPBACK, protocol, free_port(protocol), serve)
     try:
         servers.open(served, here)
