@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.cases.case import Case, Placement
+from harness.clusters.base import Capabilities
+from harness.clusters.kind.outside import Outside
 from harness.clusters.kind.provision import Provisioner
 from harness.clusters.kind.record import Records
 from harness.clusters.kind.steps import Tell
 from harness.clusters.kind.wanted import Wanted
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+from harness.errors import ClusterError
 
 
 class KindCluster(KubernetesCluster):
@@ -26,6 +30,9 @@ class KindCluster(KubernetesCluster):
         self._provisioner = Provisioner(self._records, tell)
         self._wanted = wanted
         self._keep = keep
+        self._mapped = bool(options.externals.mapped)
+        """Whether the user says what is outside."""
+        self._outside = Outside(wanted.name, options.pods.image, self._records)
         self._use = self._records.use(wanted.name)
         self._use.enter()
         try:
@@ -43,6 +50,19 @@ class KindCluster(KubernetesCluster):
             self._leave()
             raise
 
+    def capabilities_for(self, case: Case) -> Capabilities:
+        """What it can do; what the case calls external stands beside the cluster, where it can be made to."""
+        try:
+            self._stand_in(case)
+        except ClusterError as error:
+            why = f"what is outside could not be made: {error.message}"
+            return replace(self.capabilities, lacking={**self.capabilities.lacking, "externals": why})
+        return super().capabilities_for(case)
+
+    def prepare(self, case: Case) -> Placement:
+        self._stand_in(case)
+        return super().prepare(case)
+
     def close(self) -> None:
         """The last process out removes the cluster, where a run made it."""
         try:
@@ -57,6 +77,10 @@ class KindCluster(KubernetesCluster):
             f"    kubectl --kubeconfig {self._records.kubeconfig(self._wanted.name)} get pods -A\n"
             f"    harness cluster down --name {self._wanted.name}"
         )
+
+    def _stand_in(self, case: Case) -> None:
+        if not self._mapped:
+            self._options = replace(self._options, externals=self._outside.externals(case))
 
     def _leave(self) -> None:
         """Idempotent. Nobody enters while the last one is leaving."""

@@ -34,6 +34,12 @@ def containers(name: str) -> tuple[str, ...]:
     return tuple(sorted(out.split()))
 
 
+def names(name: str) -> tuple[str, ...]:
+    """What its node containers, and its nodes, are called."""
+    out = DOCKER.run("ps", "-a", "--filter", f"label={_LABEL}={name}", "--format", "{{.Names}}", within=_QUICK)
+    return tuple(sorted(out.split()))
+
+
 def running(name: str) -> bool:
     """Whether all of them run: after a restart of the machine they may not."""
     out = DOCKER.run("ps", "-a", "--filter", f"label={_LABEL}={name}", "--format", "{{.State}}", within=_QUICK)

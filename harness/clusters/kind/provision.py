@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kubernetes.client.exceptions import ApiException
 
-from harness.clusters.kind import nodes, ready
+from harness.clusters.kind import nodes, outside, ready
 from harness.clusters.kind.bundle import Bundle
 from harness.clusters.kind.config import kind_config
 from harness.clusters.kind.helm import Chart, Release
@@ -205,6 +205,7 @@ class Provisioner:
 
     def _remove(self, name: str) -> None:
         """The record goes last: whoever is killed meanwhile leaves what tells the next one."""
+        outside.remove(name)
         nodes.delete(name, self.records.kubeconfig(name))
         self.records.forget(name)
 

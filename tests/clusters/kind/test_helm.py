@@ -103,7 +103,7 @@ def test_a_profile_arrives_and_the_next_version_is_an_upgrade(provisioner, contr
 
 def test_what_does_not_become_ready_is_named_bundled_and_removed(provisioner, contract, space, tmp_path):
     broken = charted(tmp_path, "1.19.7", **BROKEN)
-    contract.play(*NEW, "export-logs", "delete")
+    contract.play(*NEW, "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError, match=r"daemonset .*/cilium: 0 of \d+ ready") as raised:
         replace(provisioner, within=5.0).up(wanted(space, broken), stays=True, change=True)
     assert "nobody/has-this:1" in str(raised.value)
@@ -130,7 +130,7 @@ def test_an_upgrade_that_fails_goes_back_to_what_was(provisioner, contract, api,
 
 
 def test_a_chart_that_refuses_the_values_says_so_in_its_own_words(provisioner, contract, space, tmp_path):
-    contract.play(*NEW, "export-logs", "delete")
+    contract.play(*NEW, "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError, match="the chart refuses these values"):
         provisioner.up(wanted(space, charted(tmp_path, "1.19.7", refuse="yes")), stays=True, change=True)
     assert contract.played
@@ -179,7 +179,7 @@ def test_a_run_opens_it_as_any_cluster_and_the_last_one_out_removes_it(provision
     contract.play()
     first.close()
     assert not contract.calls
-    contract.play(*AGAIN, "delete")
+    contract.play(*AGAIN, "no-outside", "delete")
     second.close()
     second.close()
     assert contract.played

@@ -86,7 +86,7 @@ def test_a_cluster_that_the_harness_did_not_make_is_left_alone(record, act, prov
 
 def test_what_a_killed_run_left_half_made_is_removed_before_it_is_made_anew(provisioner, contract):
     provisioner.records.write(Record("shop", "1a2b", stays=False))
-    contract.play("docker-answers", "three-nodes", "delete", "create-fails", "export-logs", "delete")
+    contract.play("docker-answers", "three-nodes", "no-outside", "delete", "create-fails", "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError):
         up(provisioner)
     assert contract.played
@@ -94,7 +94,7 @@ def test_what_a_killed_run_left_half_made_is_removed_before_it_is_made_anew(prov
 
 def test_a_cluster_removed_by_hand_is_made_anew(provisioner, contract):
     provisioner.records.write(OURS)
-    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "delete")
+    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError):
         up(provisioner)
     assert contract.played
@@ -127,7 +127,7 @@ def test_stopped_nodes_are_told(provisioner, contract):
 
 
 def test_a_cluster_that_cannot_be_made_is_removed_and_what_was_seen_is_kept(provisioner, contract):
-    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "delete")
+    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError, match="manifest unknown") as raised:
         up(provisioner)
     bundle = Path(str(raised.value).rpartition(" ")[2])
@@ -138,14 +138,14 @@ def test_a_cluster_that_cannot_be_made_is_removed_and_what_was_seen_is_kept(prov
 
 
 def test_an_api_server_that_does_not_answer_ends_it_too(provisioner, contract):
-    contract.play("docker-answers", "no-nodes", "create", "three-nodes", "export-logs", "delete")
+    contract.play("docker-answers", "no-nodes", "create", "three-nodes", "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError, match="does not answer"):
         up(provisioner)
     assert contract.played
 
 
 def test_a_cluster_whose_removal_fails_is_remembered_as_half_made(provisioner, contract):
-    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "delete-fails")
+    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "no-outside", "delete-fails")
     with pytest.raises(ProgramError, match="failed to delete cluster"):
         up(provisioner)
     record = provisioner.records.read("shop")
@@ -155,7 +155,7 @@ def test_a_cluster_whose_removal_fails_is_remembered_as_half_made(provisioner, c
 
 @pytest.mark.usefixtures("some_helm")
 def test_ctrl_c_while_it_is_made_removes_it(contract):
-    contract.play("docker-answers", "no-nodes", "create-lasts", "delete")
+    contract.play("docker-answers", "no-nodes", "create-lasts", "no-outside", "delete")
     with subprocess.Popen(
         [sys.executable, "-m", "harness", "cluster", "up", "--name", "shop"], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -182,7 +182,7 @@ def test_a_program_that_takes_too_long_is_ended(contract):
 
 
 def test_the_nodes_bear_who_made_them_and_the_profile_decides_what_is_below_cilium(provisioner, contract):
-    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "delete")
+    contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "no-outside", "delete")
     with pytest.raises(ProvisioningError):
         up(provisioner, replace(WANTED, profile="kube-proxy-replacement", kubernetes="kindest/node:v9.9.9"))
     config = yaml.safe_load(contract.sent("kind", "create"))
@@ -203,7 +203,7 @@ def test_the_nodes_bear_who_made_them_and_the_profile_decides_what_is_below_cili
 
 def test_down_removes_ours_and_forgets_it(provisioner, contract):
     provisioner.records.write(OURS)
-    contract.play("docker-answers", "three-nodes", "delete")
+    contract.play("docker-answers", "three-nodes", "no-outside", "delete")
     assert provisioner.down("shop")
     assert contract.played
     assert provisioner.records.names() == []
