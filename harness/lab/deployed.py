@@ -150,7 +150,7 @@ class Deployed:
         policies = tuple(self.in_force.policies.values())
         head, *evidence = failure.check(result, self.case, policies, failure.locator(policies))
         return {
-            "flow": wording.title(result),
+            "flow": wording.title(result) + (f" {result.expectation.request}" if result.expectation.request else ""),
             "outcome": result.judgement.outcome.value,
             "verdict": _VERDICTS.get(result.judgement.row, "unknown"),
             "why": result.judgement.why,

@@ -49,7 +49,7 @@ def run_inside(lab: int, namespace: int, command: Sequence[str], *, hostname: st
 def end_those_inside(namespaces: Collection[int], *, but: int) -> None:
     """End every program in these network namespaces (by inode number), as a kubelet does with a pod's: asked first, killed after a second.
 
-    `but` is the lab's own process: as long as it lives the numbers are nobody else's.
+    `but` is the lab's own process, spared with its children: as long as it lives the numbers are nobody else's.
     """
     inside = list(_inside(namespaces, but))
     try:
@@ -70,6 +70,11 @@ def _signal(processes: Collection[int], number: signal.Signals) -> None:
             signal.pidfd_send_signal(process, number)
 
 
+def _parent(process: Path) -> int:
+    """The number of the process that started it: what follows its name, which may hold anything, in brackets, and its state."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
 def _inside(namespaces: Collection[int], but: int) -> Iterator[int]:
     """Descriptors of the processes in these namespaces."""
     for entry in Path("/proc").iterdir():
@@ -79,7 +84,7 @@ def _inside(namespaces: Collection[int], but: int) -> Iterator[int]:
             process = os.pidfd_open(int(entry.name))
             # Looked at after it is held: from here on the number is nobody else's.
             with suppress(OSError):
-                if (entry / "ns/net").stat().st_ino in namespaces:
+                if (entry / "ns/net").stat().st_ino in namespaces and _parent(entry) != but:
                     yield process
                     continue
             os.close(process)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 from harness.cases.case import Case, PolicyObject
 from harness.clusters.base import Change
 from harness.clusters.netns.cluster import LabOptions, NetnsCluster
-from harness.errors import HarnessError, Location, UsageError
+from harness.errors import ClusterError, HarnessError, Location, UsageError
 from harness.lab import calls
 from harness.lab.deployed import Deployed
 from harness.lab.description import describe
@@ -128,13 +129,15 @@ class Keeper:
             if said.call == "down":  # whatever else is under way
                 self._end("it was told to")
                 return calls.answer({})
-            method = _CALLS.get(said.call)
-            if method is None:
-                raise UsageError(f"a lab cannot be asked for {said.call!r}")
             async with self._turn:
-                return calls.answer(await asyncio.to_thread(method, self, **said.arguments))
+                return calls.answer(await asyncio.to_thread(_method(said.call), self, **said.arguments))
         except HarnessError as error:
             return calls.refusal(error)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the one who asked must hear of it, and the lab goes on
+            traceback.print_exc()
+            return calls.refusal(
+                ClusterError(f"the lab could not answer: {type(error).__name__}: {error}", hint=f"More is in {self._folder.log}.")
+            )
 
     def about(self) -> Mapping[str, Any]:
         """What tells this lab from others."""
@@ -193,3 +196,10 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     for method in (Keeper.about, Keeper.apply, Keeper.check, Keeper.delete, Keeper.enter, Keeper.probe, Keeper.status)
 }
 """What may be asked; and `down`, which needs no turn."""
+
+
+def _method(call: str) -> Callable[..., Any]:
+    method = _CALLS.get(call)
+    if method is None:
+        raise UsageError(f"a lab cannot be asked for {call!r}")
+    return method

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.main import main
+from harness.errors import ClusterError, UsageError
 from harness.hubble.convert import from_json
+from harness.lab.calls import Caller
+from harness.lab.folder import LabFolder
 from harness.model.flow import Flow, FlowVerdict
 from tests.lab.conftest import ROOT, Labs
 
@@ -260,3 +264,34 @@ def test_recorded_flows_tried_on_their_own_policies_change_nothing(applied: Labs
     tried = CliRunner().invoke(main, ["predict", policy(applied, other), "--flows-from", str(saved)])
     assert tried.exit_code == 1
     assert "deny: shop/frontend -> shop/backend-" in tried.output
+
+
+def test_a_question_that_breaks_is_answered_and_the_lab_goes_on(lab: Labs) -> None:
+    with Caller(LabFolder(lab.folder / "harness" / "lab")) as caller:
+        with pytest.raises(ClusterError, match="the lab could not answer: TypeError") as caught:
+            caller.call("probe", nonsense=1)
+        assert "lab/log" in str(caught.value.hint)
+        with pytest.raises(UsageError, match="cannot be asked for 'explode'"):
+            caller.call("explode")
+        assert caller.call("about")["name"] == "lab"
+
+
+def test_http_rules_hold_for_what_programs_send(lab: Labs) -> None:
+    http = ONLY_FRONTEND.replace("only-frontend", "http").replace("protocol: TCP}]}", "protocol: TCP}], rules: {http: [{path: /api/.*}]}}")
+    done = lab.run("apply", policy(lab, http))
+    if "requires l7-http" in done.stderr:
+        pytest.skip(done.stderr)
+    code = (
+        "import urllib.request as u, urllib.error as e\n"
+        "def status(path):\n"
+        "    try: return u.urlopen('http://web' + path, timeout=10).status\n"
+        "    except e.HTTPError as error: return error.code\n"
+        "print(status('/api/v1'), status('/admin'))"
+    )
+    assert lab.ok("exec", "frontend", "--", sys.executable, "-c", code) == "200 403\n"
+    assert "http-request DROPPED (HTTP/1.1 GET http://web/admin)" in lab.ok("observe", "--type", "l7")
+    assert (
+        "deny: frontend -> backend[0]:8080/TCP GET /admin: dropped at ingress, l7"
+        in lab.run("probe", "frontend -> backend:8080 GET /admin").stdout
+    )
+    lab.ok("delete", "http")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,6 +88,8 @@ def _show(events: Iterable[Event], output: str) -> None:
 
 
 def _live(name: str | None, *, follow: bool, last: int | None, after: int | None, chosen: Mapping[str, Any]) -> Iterator[Event]:
+    import asyncio
+
     from harness.lab.calls import Caller
     from harness.lab.folder import find
 
