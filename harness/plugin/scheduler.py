@@ -41,6 +41,13 @@ class CaseScheduling(LoadGroupScheduling):  # type: ignore[misc]  # xdist has no
         else:
             super().schedule()
 
+    def _reschedule(self, node: Any) -> None:
+        """A worker begins its last test only when it knows what follows. xdist gives one that replaces a crashed worker a single case and
+        then waits for ever for it to be done, where that case has a single phase."""
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)  # one more case, or the end
+
     def _hand_over(self) -> None:
         scheduler = MODES[self.config.getoption("dist")](self.config, self.log)
         for node in self.nodes:
