@@ -49,10 +49,13 @@ _INSIDE = (".svc", ".cluster.local")
 def names_without_dns_rule(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
     """Cilium learns the addresses of names from answers that its DNS proxy sees, and it sees only what a DNS rule (`rules.dns`) sends
     there. Without one for the same pods, in any policy given, toFQDNs matches nothing."""
-    dns = [each for each in given.rules(Direction.EGRESS) if not each.deny and any(port.dns for port in each.ports)]
-    for each in policy.rules(Direction.EGRESS, deny=False):
-        named = any(isinstance(peer, FQDNSelector) for peer in each.peers or ())
-        if named and not any(given.containment.subject(each.subject, other.subject) for other in dns):
+    named = [
+        each for each in policy.rules(Direction.EGRESS, deny=False) if any(isinstance(peer, FQDNSelector) for peer in each.peers or ())
+    ]
+    rules = given.rules(Direction.EGRESS) if named else ()
+    dns = [each for each in rules if not each.deny and any(port.dns for port in each.ports)]
+    for each in named:
+        if not any(given.containment.subject(each.subject, other.subject) for other in dns):
             message = "no DNS rule teaches Cilium the addresses of these names: they match nothing"
             fix = 'allow port 53 to the resolver with `rules: {dns: [{matchPattern: "*"}]}`'
             yield Remark(policy.at(f"{_path(each)}.toFQDNs"), message, fix)
