@@ -192,6 +192,11 @@ class NetnsCluster:
         found: Mapping[str, int] = self._call("namespaces")
         return found
 
+    def proxies(self) -> Mapping[str, int]:
+        """The process of each node's Envoy, where a policy has needed one."""
+        found: Mapping[str, int] = self._call("proxies")
+        return found
+
     def counters(self) -> Mapping[str, int]:
         """How many packets the kernel reported so far, and how often it lost some."""
         found: Mapping[str, int] = self._call("counters")

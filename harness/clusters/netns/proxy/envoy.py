@@ -95,7 +95,7 @@ class Envoy:
         """Have exactly these listeners. They take connections when this returns."""
         taken = self._discovery.offer(listeners)
         await asyncio.wait((taken, self._gone), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-        if not taken.done():
+        if not taken.done() or taken.cancelled():
             raise self.failure()
         try:
             taken.result()

@@ -34,7 +34,7 @@ class Proxies:
         """Have these ports on a node; they take connections when this returns. Those of the last call stay too, since packets may still
         be led there, and those of earlier ones until something new is to be told."""
         wanted = {port.id: port for port in ports}
-        former, self._wanted[node] = self._wanted.get(node, {}), wanted
+        former = self._wanted.get(node, {})
         envoy = self._envoys.get(node)
         if envoy is not None and envoy.dead:
             envoy.close()
@@ -42,6 +42,7 @@ class Proxies:
             self._served.pop(node, None)
             envoy = None
         if wanted.keys() <= self._served.get(node, frozenset()):
+            self._wanted[node] = wanted
             return
         if envoy is None:
             envoy = self._envoys[node] = self._envoy(node, namespace)
@@ -49,6 +50,7 @@ class Proxies:
         serving = {**former, **wanted}
         self._told.setdefault(node, {}).update(serving)
         await envoy.serve([listener for port in serving.values() for listener in config.listeners(port, ipv6=self._ipv6)])
+        self._wanted[node] = wanted
         self._served[node] = frozenset(serving)
 
     def check(self) -> None:
