@@ -86,7 +86,7 @@ def _case(written: str, phase: str | None) -> tuple[Case, str]:
     name, _, of_node = rest.partition("::")
     if not Path(file).is_file():
         raise UsageError(
-            f"there is no case file {file}", hint="name a file such as suites/basics/test_three_phases.yaml; manifests go with -f"
+            f"there is no case file {file}", hint="name a file such as suites/getting-started/test_walk.yaml; manifests go with -f"
         )
     cases = load_cases(Path(file), may_expect_nothing=True)
     chosen = [each for each in cases if each.name == name] if name else cases
