@@ -115,7 +115,7 @@ def _go_on(case: Case, name: str) -> Iterable[str]:
         client, key = pair
         target, port = case.endpoints[key], case.endpoints[key].ports[0]
         flow = f"{client} -> {key}:{port.port}" + ("" if port.protocol == "TCP" else f"/{port.protocol}")
-        if port.protocol == "TCP":
+        if port.protocol == "TCP" and port.serve in ("auto", "http"):
             yield f"    harness lab exec{option} {client} -- curl -sS -m 2 http://{_host(case, target)}:{port.port}/"
         yield f"    harness lab probe{option} '{flow}'"
     yield f"    harness lab apply{option} POLICY.yaml"
