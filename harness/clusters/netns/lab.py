@@ -215,13 +215,13 @@ class Lab:
             **{host.name: host.namespace.fd for host in (self._topology.world, self._topology.kube_apiserver)},
         }
 
-    def published(self) -> int:
+    async def published(self) -> int:
         """How many flows were told since the start, with those of every packet until now."""
         if self._store is None:
             return 0
+        await self._proxies.catch_up()
         while self._flows.read(self._logs):
             pass
-        self._proxies.read()
         return self._store.seen_flows
 
     def counters(self) -> Mapping[str, int]:

@@ -26,8 +26,9 @@ _CONNECTIONS = 50_000
 _UNLIMITED = 4_294_967_295
 
 
-def bootstrap(node: str, discovery: str) -> JSON:
-    """What an Envoy starts with: listeners come from the unix socket `discovery`."""
+def bootstrap(node: str, discovery: str, turn: str) -> JSON:
+    """What an Envoy starts with: listeners come from the unix socket `discovery`. A request to the unix socket `turn` is logged, and so tells
+    that everything before it was."""
     return {
         "node": {"id": node, "cluster": "lab"},
         "dynamic_resources": {
@@ -44,7 +45,7 @@ def bootstrap(node: str, discovery: str) -> JSON:
                 },
             }
         },
-        "static_resources": {"clusters": [_discovery(discovery), _ORIGIN]},
+        "static_resources": {"clusters": [_discovery(discovery), _ORIGIN], "listeners": [_turn(turn)]},
         "layered_runtime": {"layers": [{"name": "lab", "static_layer": {"re2.max_program_size.error_level": _UNLIMITED}}]},
         "overload_manager": {
             "resource_monitors": [
@@ -58,6 +59,24 @@ def bootstrap(node: str, discovery: str) -> JSON:
             ]
         },
     }
+
+
+def _turn(path: str) -> JSON:
+    log = _typed("log", "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": {"turn": "%REQ(TURN)%"}})
+    http = _typed(
+        "http",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="turn",
+        access_log=[log],
+        route_config={
+            "name": "turn",
+            "virtual_hosts": [
+                {"name": "turn", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]}
+            ],
+        },
+        http_filters=[_typed("router", "extensions.filters.http.router.v3.Router")],
+    )
+    return {"name": "turn", "address": {"pipe": {"path": path}}, "filter_chains": [{"filters": [http]}]}
 
 
 def _discovery(path: str) -> JSON:

