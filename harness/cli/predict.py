@@ -72,9 +72,11 @@ def _ask(asked: tuple[str, ...], workloads: tuple[str, ...], *, as_json: bool) -
     from harness.cli.ask import load, pairs, parse_question
 
     questions = [(each, parse_question(each)) for each in asked if "->" in each]
+    policies = [each for each in asked if "->" not in each]
     if not questions and not workloads:
+        load(policies, ())  # a file that is missing or wrong is the first thing to say
         raise click.UsageError("ask something, as in 'shop/web -> shop/api:8080', give workloads with -f, or --scenarios")
-    evaluator = load([each for each in asked if "->" not in each], workloads)
+    evaluator = load(policies, workloads)
     questions = questions or list(pairs(evaluator.state))
     if not questions:
         raise click.UsageError("no two workloads of which one declares a port: nothing to answer. Ask, as in 'shop/web -> shop/api:8080'")

@@ -115,3 +115,10 @@ def test_a_refused_policy_is_warned_of(files: Path) -> None:
         "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: e}, spec: {endpointSelector: {}, ingress: []}}"
     )
     assert "CiliumNetworkPolicy/default/e is refused" in ask(files, "shop/api -> shop/web:80").output
+
+
+def test_a_missing_file_is_said_before_the_missing_question(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["predict", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert "none.yaml" in result.output
+    assert "ask something" not in result.output
