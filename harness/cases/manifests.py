@@ -39,6 +39,8 @@ class ManifestObject:
     document: Mapping[str, Any]
     place: Place
     name_place: Place
+    table: Table
+    """The object as written."""
 
     def policy(self, default_namespace: str) -> PolicyObject:
         """The object with its namespace filled in."""
@@ -152,7 +154,7 @@ def _object(table: Table, kind_node: Node) -> ManifestObject:
         place = place_at(table, unknown.path)
         hint = f"{did_you_mean(unknown.name, unknown.known)} A cluster drops it, and the policy means something else without it"
         raise policy_error(place, f"unknown field `{unknown.name}` in {kind} {name}: {unknown.path}", hint)
-    return ManifestObject(kind, str(name), str(namespace) if namespace is not None else None, document, table.place, name.place)
+    return ManifestObject(kind, str(name), str(namespace) if namespace is not None else None, document, table.place, name.place, table)
 
 
 def _text(table: Table, key: str, owner: str) -> Text:

@@ -30,11 +30,12 @@ class Evaluator:
     def __init__(self, state: ClusterState, repository: Repository, learned: Mapping[str, Iterable[str]] | None = None) -> None:
         self.state = state
         self.repository = repository
+        self.learned = learned or {}
         self.options = repository.options
         rules = [rule for policy in repository.enforced for rule in policy.rules]
         used = {prefix for policy in repository.enforced for prefix in prefixes_of(policy)}
         numbers = {prefix: offset for prefix, offset in repository.numbers.items() if prefix in used}
-        self.identities = IdentityTable(state, self.options, numbers, learned or {})
+        self.identities = IdentityTable(state, self.options, numbers, self.learned)
         self.subjects = Subjects(state, self.identities, rules, self.options)
         self._pods: dict[PodRef, Pod] = {pod.ref: pod for pod in state.pods}
         self._nodes = sorted({*state.nodes, *(pod.node for pod in state.pods)})
