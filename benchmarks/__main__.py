@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import lab, policy
+from benchmarks import lab, policy, proxy
 from benchmarks.lab import ROOT
 from benchmarks.row import Row, percentile
 
-BENCHMARKS = lab.BENCHMARKS | policy.BENCHMARKS
+BENCHMARKS = lab.BENCHMARKS | proxy.BENCHMARKS | policy.BENCHMARKS
 OUTPUT = ROOT / "build" / "bench.json"
 
 

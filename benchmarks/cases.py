@@ -54,6 +54,38 @@ def three_phases() -> Case:
     })
 
 
+def http_rules() -> Case:
+    """A walk in which a proxy has the last word: 2 endpoints, 3 phases, 6 checks."""
+    element = {
+        "fromEndpoints": [{"matchLabels": {"app": "client"}}],
+        "toPorts": [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": {"http": [{"method": "GET", "path": "/public"}]}}],
+    }
+    policy = {
+        **_DENY,
+        "metadata": {"name": "http"},
+        "spec": {"endpointSelector": {"matchLabels": {"app": "backend"}}, "ingress": [element]},
+    }
+    return _load({
+        "case": "http",
+        "endpoints": {
+            "client": {"labels": {"app": "client"}, "node": "a"},
+            "backend": {"labels": {"app": "backend"}, "node": "b", "ports": [8080]},
+        },
+        "phases": {
+            "baseline": [{"allow": "client -> backend:8080 GET /public"}, {"allow": "client -> backend:8080 GET /private"}],
+            "deny": {"policies": [_DENY], "expect": [{"deny": "client -> backend:8080", "reason": "default-deny"}]},
+            "http": {
+                "policies": [policy],
+                "expect": [
+                    {"allow": "client -> backend:8080 GET /public", "by": "http"},
+                    {"deny": "client -> backend:8080 GET /private", "reason": "l7", "at": "ingress", "status": 403},
+                    {"deny": "client -> backend:8080 POST /public", "reason": "l7", "at": "ingress", "status": 403},
+                ],
+            },
+        },
+    })
+
+
 def denied(sources: int) -> Case:
     """`sources` clients, none of which reaches the one backend."""
     return _load({

@@ -103,10 +103,12 @@ class NodeFilter:
         self._abandoned = {name: content for content, name in self._state.policies.items() if content not in state.policies}
         self._state = state
 
-    def redirect(self) -> None:
-        """Prepare to redirect connections to proxies. Idempotent; without it, nothing that asks for a proxy may be wanted."""
+    def redirect(self, own_ports: tuple[int, int]) -> None:
+        """Prepare to redirect connections to proxies, which send from `own_ports`. Idempotent; without it, nothing that asks for a proxy may be wanted."""
         if not self._redirecting:
-            self._ruleset.run("\n".join((*redirect.frame(ipv6=self._ipv6), *redirect.labels(0), *self._add_itself(self._itself))))
+            self._ruleset.run(
+                "\n".join((*redirect.frame(own_ports, ipv6=self._ipv6), *redirect.labels(0), *self._add_itself(self._itself)))
+            )
             self._redirecting = True
 
     def _compiled(self, policy: DirectionPolicy, direction: Direction, commands: list[str]) -> Compiled:

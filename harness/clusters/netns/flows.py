@@ -7,13 +7,13 @@ beside each dropped one, and a trace event where a connection reaches its endpoi
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from harness.clusters.netns.nflog import PacketLog
 from harness.clusters.netns.origins import Origins
+from harness.clusters.netns.packet import Packet
 from harness.clusters.netns.ruleset import Label
 from harness.clusters.netns.snapshot import Snapshot, deciding, policies_of
 from harness.model.flow import DropReason, EventType, FiveTuple, Flow, FlowVerdict, LostEvents
@@ -23,39 +23,8 @@ from harness.model.verdict import PolicyRef
 _TO_ENDPOINT, _TO_HOST, _TO_STACK, _TO_NETWORK = (0, 101), (2, 2), (3, 3), (11, 11)
 """Trace points: the datapath's number (the event's sub-type) and Hubble's."""
 _TRACE_NEW = 1
-_PROTOCOLS = {protocol.number: protocol for protocol in Protocol}
-_PORTS = struct.Struct("!HH")
-_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
 _label = cache(lambda prefix: Label.parse(prefix.decode()))
-
-
-@cache
-def _tcp_flags(bits: int) -> tuple[str, ...]:
-    return tuple(name for number, name in enumerate(_FLAGS) if bits >> number & 1)
-
-
-class Packet:
-    """The part of a packet's beginning that flows tell."""
-
-    __slots__ = ("destination", "flags", "icmp_code", "port", "protocol", "source", "source_port")
-
-    def __init__(self, data: bytes) -> None:
-        if data[0] >> 4 == 4:
-            number, self.source, self.destination = data[9], data[12:16], data[16:20]
-            offset = (data[0] & 15) * 4
-        else:
-            number, self.source, self.destination = data[6], data[8:24], data[24:40]
-            offset = 40
-        self.protocol = _PROTOCOLS.get(number)
-        self.source_port = self.port = self.icmp_code = 0
-        self.flags: tuple[str, ...] = ()
-        if number in {6, 17, 132} and len(data) >= offset + 4:
-            self.source_port, self.port = _PORTS.unpack_from(data, offset)
-            if number == 6 and len(data) > offset + 13:
-                self.flags = _tcp_flags(data[offset + 13])
-        elif number in {1, 58} and len(data) >= offset + 2:
-            self.port, self.icmp_code = data[offset], data[offset + 1]
 
 
 class FlowMaker:
@@ -112,11 +81,13 @@ class FlowMaker:
     def _taken(self, node: str, log: PacketLog) -> Iterator[tuple[str, bytes, bytes, int]]:
         """What a log has of policy. Whose connections proxies continue is learned at once, before anything is told of these."""
         for prefix, data, mark in log.read():
-            if _label(prefix).at == "proxied":
-                packet = Packet(data)
-                self.origins.learn(packet.source, packet.source_port, packet.destination, packet.port, mark)
-            else:
-                yield node, prefix, data, mark
+            match _label(prefix).at:
+                case "proxied":
+                    self.origins.dialled(Packet(data), mark)
+                case "sent":
+                    self.origins.sent(Packet(data))
+                case _:
+                    yield node, prefix, data, mark
 
     def _event(self, node: str, prefix: bytes, data: bytes, mark: int) -> _Event | None:
         label = _label(prefix)

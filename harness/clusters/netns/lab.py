@@ -25,7 +25,7 @@ from harness.clusters.netns.proxy import records
 from harness.clusters.netns.proxy.envoy import executable
 from harness.clusters.netns.proxy.proxies import Proxies, unsupported
 from harness.clusters.netns.reactor import Reactor
-from harness.clusters.netns.redirect import ROUTING_TABLE, ProxyPort, ProxyPorts
+from harness.clusters.netns.redirect import ROUTING_TABLE, ProxyPort, ProxyPorts, own_ports
 from harness.clusters.netns.ruleset import DELIVER, Forwarding
 from harness.clusters.netns.servers import Served, Servers
 from harness.clusters.netns.snapshot import PodPlace, Snapshot
@@ -321,8 +321,9 @@ class Lab:
         """Have a proxy ready wherever packets are about to be redirected to one."""
         for name, ports in self._proxy_ports(enforced).items():
             if ports and name not in self._redirecting:
-                self._filters[name].redirect()
-                self._topology.deliver_marked(name, DELIVER, ROUTING_TABLE)
+                own = own_ports(addresses.node_index(name))
+                self._filters[name].redirect(own)
+                self._topology.deliver_marked(name, DELIVER, ROUTING_TABLE, own)
                 self._redirecting.add(name)
             await self._proxies.serve(name, self._topology.nodes[name].namespace, ports)
 

@@ -4,7 +4,8 @@ Before routing, and after service translation, a packet of a pod whose egress ru
 have one (by its address), is looked up by the peer's identity, its protocol and port. Where that names a proxy port, the packet is
 handed to the socket there, addresses untouched (TPROXY), and policy is asked where it is delivered. The proxy connects onwards
 from the client's own address. So that it is known whose connection that continues, it dials the target's address with the client's port;
-here that is seen, told (`proxied`), and turned into the port that was meant, which the packet's mark carries. What leaves an egress
+here that is seen, told (`proxied`), and turned into the port that was meant, which the packet's mark carries; as it leaves, it is told
+once more (`sent`), since its own port may have changed. What leaves an egress
 proxy for a pod of the same node is sent round by loopback, to be redirected once more if that pod's ingress rules say so.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from harness.clusters.netns.addresses import MAX_NODES
+from harness.clusters.netns.ports import FIRST_PORT as FIRST_CLIENT_PORT
 from harness.clusters.netns.ruleset import DELIVER, TABLE, Label, log
 from harness.errors import ClusterError
 from harness.model.traffic import Direction
@@ -26,11 +29,12 @@ ROUTING_TABLE = 100
 
 FIRST_PORT, LAST_PORT = 61000, 65000
 """Above every port that a client sends from."""
+_FIRST_OWN_PORT = 1024
 _INGRESS = 1 << 16
 _ID = 0x1FFFF
 WIDEST = 64
 """The most ports of one rule that are redirected: each has a proxy port of its own."""
-_LOGS = ("proxied", "redirected_egress", "redirected_ingress")
+_LOGS = ("proxied", "sent", "redirected_egress", "redirected_ingress")
 """What is told of redirected connections: the chains, and the words of their labels."""
 _LOOKUP = "meta mark . meta l4proto . th dport"
 
@@ -97,8 +101,15 @@ class ProxyPorts:
                     yield identity, each, self.port(direction, each, target)
 
 
-def frame(*, ipv6: bool) -> Iterator[str]:
-    """Commands that add the frame to a node's table, once: nothing is redirected yet."""
+def own_ports(node: int) -> tuple[int, int]:
+    """What the proxies of a node send from: below every port that a client sends from, and none that another node's use, since to this node
+    those are clients."""
+    share = (FIRST_CLIENT_PORT - _FIRST_OWN_PORT) // MAX_NODES
+    return _FIRST_OWN_PORT + node * share, _FIRST_OWN_PORT + (node + 1) * share - 1
+
+
+def frame(own: tuple[int, int], *, ipv6: bool) -> Iterator[str]:
+    """Commands that add the frame to a node's table, once: nothing is redirected yet. `own` are the ports that its proxies send from."""
     families = (("4", "ip", "ipv4_addr"), ("6", "ip6", "ipv6_addr")) if ipv6 else (("4", "ip", "ipv4_addr"),)
     yield f"add map {TABLE} redirect_from {{ type ifname : verdict; }}"
     yield f"add map {TABLE} proxies {{ type mark : verdict; }}"
@@ -139,6 +150,9 @@ def frame(*, ipv6: bool) -> Iterator[str]:
         "ct state new jump proxied",
         f"ct state new ct mark set {PROXIED}",
     )
+    # Where two clients' connections would leave by the same port, the kernel gives one of them another: never one that clients use.
+    yield f"add rule {TABLE} postrouting ct mark & {PROXIED} != 0 meta l4proto {{ tcp, udp }} snat to :{own[0]}-{own[1]}"
+    yield from _chain("continuing", "type filter hook postrouting priority srcnat + 1;", f"ct state new ct mark & {PROXIED} != 0 jump sent")
     yield from _chain("meant", "type nat hook output priority -101;", f"meta mark & {PROXIED} != 0 goto origin")
     yield from _chain(
         "redirect_output",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import shutil
 import socket
 import sys
@@ -35,10 +36,9 @@ def run(settings: Mapping[str, Any]) -> None:
     # Started by one process for one purpose: what was imported stays, and collecting in the middle of a thousand probes helps nobody.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    try:
-        asyncio.run(_serve(settings))
-    finally:
-        shutil.rmtree(settings["folder"], ignore_errors=True)
+    asyncio.run(_serve(settings))
+    # One that broke leaves its last words there; who started it reads and removes them.
+    shutil.rmtree(settings["folder"], ignore_errors=True)
 
 
 async def _serve(settings: Mapping[str, Any]) -> None:
@@ -66,7 +66,10 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     control.send(Answer(0, lab.about()))
     await control.closed
     if broken:
-        sys.exit(broken[0])
+        # What is wrong inside cannot be trusted to end in order, and its noise would hide the reason.
+        sys.stderr.write(broken[0])
+        sys.stderr.flush()
+        os._exit(1)
     await lab.hang_up()
     lab.close()
     if server is not None:

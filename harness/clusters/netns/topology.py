@@ -14,7 +14,6 @@ from pathlib import Path
 
 from harness.clusters.netns import addresses, rtnetlink
 from harness.clusters.netns.kernel import Namespace
-from harness.clusters.netns.ports import FIRST_PORT
 from harness.errors import ClusterError
 
 _UPLINK = 2
@@ -129,8 +128,8 @@ class Topology:
         node.slots.extend(made)
         node.free.extend(made)
 
-    def deliver_marked(self, name: str, mark: int, table: int) -> None:
-        """Let packets with this mark reach sockets of a node, whatever their destination, and leave its sockets room for their own ports."""
+    def deliver_marked(self, name: str, mark: int, table: int, own_ports: tuple[int, int]) -> None:
+        """Let packets with this mark reach sockets of a node, whatever their destination. What is sent from there uses `own_ports`."""
         namespace = self.node(name).namespace
         families = (socket.AF_INET, socket.AF_INET6) if self.ipv6 else (socket.AF_INET,)
         rtnetlink.send(namespace, [message for family in families for message in rtnetlink.deliver_marked(family, mark, table)])
@@ -138,7 +137,9 @@ class Topology:
         net = Path("/proc/sys/net/ipv4")
         for each in (net / "conf").iterdir():
             (each / "rp_filter").write_text("0")
-        (net / "ip_local_port_range").write_text(f"1024 {FIRST_PORT - 1}")
+        with suppress(OSError):  # a kernel may keep it to itself; then thousands of connections a second run out of ports
+            Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait").write_text("2")
+        (net / "ip_local_port_range").write_text(f"{own_ports[0]} {own_ports[1]}")
 
     def take(self, name: str) -> PodSlot:
         """A pod that is free, made if there is none."""

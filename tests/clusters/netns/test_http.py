@@ -222,3 +222,16 @@ def test_a_proxy_that_dies_in_the_middle_leaves_nothing_to_conclude_and_comes_ba
     assert not [flow for flow in seen.flows if flow.verdict is FlowVerdict.DROPPED]
     bench.apply(ingress("in", {"path": "/other"}))
     assert answer(bench.try_("far", "backend", request=http("GET", "/other"))) == SERVED
+
+
+def test_thousands_of_connections_one_after_the_other_all_get_their_own_answer(bench: Bench) -> None:
+    """The proxy's ports are used again and again, and the kernel still remembers the connections that had them."""
+    bench.deploy(TWO_NODES)
+    bench.apply(egress("out", "far", {"path": "/public"}), ingress("in", {"path": "/public"}))
+    paths = ["/public", "/private"] * 400
+    seen = bench.send(*(bench.probe("far", "backend", request=http("GET", path), timeout=10.0) for path in paths))
+    assert [answer(each) for each in seen] == [SERVED, DENIED] * 400
+    told = {each.probe.id: {flow.direction for flow in each.flows if flow.verdict is FlowVerdict.REDIRECTED} for each in seen[::2]}
+    assert set(map(frozenset, told.values())) == {frozenset(Direction)}, (
+        "each connection is told under its client's own port, on both nodes"
+    )
