@@ -9,10 +9,10 @@ N ?= 2
 ARGS ?=
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: run test test-kubernetes matrix-local check bench tools lock clean help runtime dev
+.PHONY: run test test-kubernetes matrix-local check bench bench-kubernetes tools lock clean help runtime dev
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 run: runtime  ## run the shipped suites in the netns lab, with real packets
 	$(BIN)/pytest suites -n $(N) $(ARGS)
@@ -37,6 +37,9 @@ check: dev  ## what CI runs beside the tests: ruff, mypy --strict, import contra
 
 bench: runtime  ## measure: prints a table, writes build/bench.json
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-kubernetes: runtime  ## measure on a cluster with Cilium: make bench-kubernetes CONTEXT=kind-harness
+	HARNESS_TEST_KUBE_CONTEXT=$(CONTEXT) $(BIN)/python -m benchmarks.kubernetes $(ARGS)
 
 tools:  ## build the hubble client, Helm and actionlint (needs Go) into build/tools, for the tests that use them
 	mkdir -p build/tools && cd ci/tools/hubble && go build -o ../../../build/tools/hubble .

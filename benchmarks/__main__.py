@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,23 +21,30 @@ OUTPUT = ROOT / "build" / "bench.json"
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in BENCHMARKS]
+    return report(names, BENCHMARKS, OUTPUT)
+
+
+def report(names: Sequence[str], benchmarks: Mapping[str, Callable[[], Iterator[Row]]], output: Path) -> int:
+    """Run those that are named, or all; print the table and write it. Returns the exit code."""
+    unknown = [name for name in names if name not in benchmarks]
     if unknown:
-        print(f"benchmarks: no {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"benchmarks: no {', '.join(unknown)}; there are {', '.join(benchmarks)}", file=sys.stderr)
         return 2
     console = Console()
     rows: list[Row] = []
-    for name in names or BENCHMARKS:
+    for name in names or benchmarks:
         console.print(f"[dim]{name} ...[/dim]")
-        rows.extend(BENCHMARKS[name]())
+        rows.extend(benchmarks[name]())
     console.print(_table(rows))
-    _write(rows, OUTPUT)
-    console.print(f"written to {OUTPUT.relative_to(ROOT)}")
+    _write(rows, output)
+    console.print(f"written to {output.relative_to(ROOT)}")
     return 0
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
+    table = Table(
+        title=f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Linux {platform.release()}, Python {platform.python_version()}"
+    )
     for column, right in (
         ("what", False),
         ("measured", True),
@@ -71,7 +79,7 @@ def _write(rows: list[Row], path: Path) -> None:
         }
         for row in rows
     ]
-    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "kernel": platform.release(), "python": platform.python_version()}
     path.write_text(json.dumps({"machine": machine, "rows": values}, indent=2) + "\n")
 
 
