@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from harness.clusters.netns.addresses import MAX_NODES
-from harness.clusters.netns.ports import FIRST_PORT as FIRST_CLIENT_PORT
 from harness.clusters.netns.ruleset import DELIVER, TABLE, Label, log
 from harness.errors import ClusterError
 from harness.model.traffic import Direction
@@ -104,8 +102,9 @@ class ProxyPorts:
 def own_ports(node: int) -> tuple[int, int]:
     """What the proxies of a node send from: below every port that a client sends from, and none that another node's use, since to this node
     those are clients."""
-    share = (FIRST_CLIENT_PORT - _FIRST_OWN_PORT) // MAX_NODES
-    return _FIRST_OWN_PORT + node * share, _FIRST_OWN_PORT + (node + 1) * share - 1
+    # Nearly every case has two nodes, so those have the most.
+    first, share, number = (_FIRST_OWN_PORT, 8400, node) if node < 2 else (_FIRST_OWN_PORT + 2 * 8400, 300, node - 2)
+    return first + number * share, first + (number + 1) * share - 1
 
 
 def frame(own: tuple[int, int], *, ipv6: bool) -> Iterator[str]:

@@ -48,7 +48,8 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     def broke(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # A lab that is wrong inside must not go on as if it were right: it ends, and says why.
         if not broken:
-            broken.append("".join(traceback.format_exception(context.get("exception"))) or str(context.get("message")))
+            error = context.get("exception")
+            broken.append("".join(traceback.format_exception(error)) if error else str({**context}))
             control.connection_lost(None)
 
     loop.set_exception_handler(broke)

@@ -137,8 +137,10 @@ class Topology:
         net = Path("/proc/sys/net/ipv4")
         for each in (net / "conf").iterdir():
             (each / "rp_filter").write_text("0")
-        with suppress(OSError):  # a kernel may keep it to itself; then thousands of connections a second run out of ports
-            Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait").write_text("2")
+        for state in ("time_wait", "close"):
+            # A port is free for the next connection when the last is over. Where a kernel keeps this to itself, thousands of them run out.
+            with suppress(OSError):
+                Path(f"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}").write_text("1")
         (net / "ip_local_port_range").write_text(f"{own_ports[0]} {own_ports[1]}")
 
     def take(self, name: str) -> PodSlot:

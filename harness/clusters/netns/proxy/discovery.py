@@ -28,6 +28,7 @@ class Discovery:
         self._new = asyncio.Event()
         self._taken: asyncio.Future[None] | None = None
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._talks: set[asyncio.StreamWriter] = set()
 
     async def start(self, path: str) -> None:
@@ -44,6 +45,8 @@ class Discovery:
         return self._taken
 
     def close(self) -> None:
+        self._closed = True
+        self._new.set()
         if self._server is not None:
             self._server.close()
         for writer in self._talks:
@@ -57,9 +60,11 @@ class Discovery:
             while True:
                 has = await _question(reader)
                 self._heard(int(has or 0))
-                while self._offered == self._version:
+                while self._offered == self._version and not self._closed:
                     self._new.clear()
                     await self._new.wait()
+                if self._closed:
+                    break
                 self._offered = self._version
                 body = json.dumps({"version_info": str(self._version), "type_url": _KIND, "resources": self._listeners}).encode()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -49,6 +49,8 @@ class Proxies:
             await envoy.start()
         serving = {**former, **wanted}
         self._told.setdefault(node, {}).update(serving)
+        # Whatever becomes of it: an Envoy that refuses one listener still drops those that it is no longer told of.
+        self._served[node] = self._served.get(node, frozenset()) & serving.keys()
         await envoy.serve([listener for port in serving.values() for listener in config.listeners(port, ipv6=self._ipv6)])
         self._wanted[node] = wanted
         self._served[node] = frozenset(serving)
