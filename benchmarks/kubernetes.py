@@ -14,8 +14,8 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from benchmarks.__main__ import report
-from benchmarks.lab import ROOT
 from benchmarks.cases import mesh, three_phases
+from benchmarks.lab import ROOT
 from benchmarks.row import Row, median
 from harness.cases.case import Case
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
