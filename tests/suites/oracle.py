@@ -60,6 +60,8 @@ def _read(expectation: Expectation, verdicts: tuple[PolicyVerdict, ...]) -> Read
 
 def _as_stated(expectation: Expectation, verdict: PolicyVerdict) -> bool:
     side = verdict.dropped_at
+    if expectation.action is Action.AUDIT:
+        return verdict.verdict is Verdict.DENY  # in audit mode it would be let through
     if expectation.action is not Action.DENY:
         return verdict.verdict is Verdict.ALLOW and _by(expectation, verdict, expectation.at)
     if side is None or (expectation.at is not None and expectation.at is not side):

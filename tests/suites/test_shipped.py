@@ -55,7 +55,7 @@ def test_a_case_begins_with_a_baseline_and_goes_on_to_deny(case) -> None:
     first, *later = case.phases
     assert first.baseline
     assert {each.action for each in first.expectations} == {Action.ALLOW}
-    assert any(each.action is Action.DENY for phase in later for each in phase.expectations)
+    assert any(each.action is not Action.ALLOW for phase in later for each in phase.expectations)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -38,14 +38,13 @@ _END = 3.0
 _T = TypeVar("_T")
 
 _FEATURES = frozenset({
-    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc", "auth",
+    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc", "audit", "auth",
     *(f"nodes-{number}" for number in range(2, MAX_NODES + 1)),
 })  # fmt: skip
 _BY_ENVOY = ("l7-http", "tls-sni")
 _NOT_YET = {
     "l7-dns": "the lab has no DNS proxy yet",
     "fqdn": "the lab has no DNS proxy yet, so no name is ever learned",
-    "audit": "the lab has no policy audit mode yet",
 }
 _NEVER = {
     "spire": "the lab has no SPIRE server",

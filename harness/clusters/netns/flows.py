@@ -182,14 +182,19 @@ class _Event:
         if policy is None:
             return
         interval = deciding(policy, peer.flow.identity, self._five.protocol.number, self._five.destination_port)
+        by = policies_of(interval)
+        if policy.audit and (interval.decision if interval is not None else policy.default).denies:
+            denied_by = {"ingress_denied_by" if ingress else "egress_denied_by": by}
+            self._emit(direction, EventType.POLICY_VERDICT, verdict=FlowVerdict.AUDIT, is_reply=False, **denied_by)
+            return
         self._emit(
             direction,
             EventType.POLICY_VERDICT,
             verdict=FlowVerdict.REDIRECTED if redirected else FlowVerdict.FORWARDED,
             proxy_port=self._proxy_port if redirected else 0,
             is_reply=False,
-            ingress_allowed_by=policies_of(interval) if ingress else (),
-            egress_allowed_by=() if ingress else policies_of(interval),
+            ingress_allowed_by=by if ingress else (),
+            egress_allowed_by=() if ingress else by,
         )
 
     def dropped(self, direction: Direction, reason: int) -> None:

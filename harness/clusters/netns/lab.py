@@ -134,6 +134,7 @@ class Lab:
         found |= {f"node:{name}": node.addresses for name, node in self._topology.nodes.items() if name in {"a", "b", *state.nodes}}
         found["world"] = self._topology.world.addresses
         found["kube-apiserver"] = self._topology.kube_apiserver.addresses
+        self._repository = Repository.empty(replace(self._options, audit=deployment.audit))
         self._evaluator = Evaluator(state, self._repository)
         maps = compile_maps(self._evaluator)
         self._enforce(maps, self._enforceable(maps))

@@ -156,6 +156,8 @@ class Deployment:
     state: ClusterState
     ports: tuple[Port, ...]
     externals: Mapping[str, tuple[str, ...]]
+    audit: bool = False
+    """Policy audit mode: what policy would drop is told and let through."""
 
     @classmethod
     def of(cls, case: Case) -> Deployment:
@@ -176,4 +178,5 @@ class Deployment:
             state=cluster_state(case),
             ports=tuple(port for port in ports if port.serve in speech.SERVED),
             externals=external_addresses(case),
+            audit=any("audit" in each.features for each in (case.requires, *(phase.requires for phase in case.phases))),
         )

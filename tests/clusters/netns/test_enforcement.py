@@ -193,3 +193,22 @@ def test_a_case_starts_without_the_policies_of_the_former(bench: Bench) -> None:
     bench.apply(DENY_INGRESS)
     bench.deploy(TWO_NODES)
     assert bench.try_("far", "backend").result.ending is Ending.ANSWERED
+
+
+def test_in_audit_mode_what_policy_would_drop_is_told_and_let_through(bench: Bench) -> None:
+    bench.deploy(TWO_NODES + "requires: {features: [audit]}\n")
+    bench.apply(
+        DENY_EGRESS,
+        "in: {endpointSelector: {matchLabels: {app: backend}}, ingress: [{fromEndpoints: [{matchLabels: {app: near}}]}], "
+        "ingressDeny: [{fromEndpoints: [{matchLabels: {app: far}}]}]}",
+    )
+    audited, allowed = bench.try_("far", "backend"), bench.try_("near", "backend")
+    assert (audited.result.server, allowed.result.server) == ("default/backend", "default/backend")
+    assert [(flow.direction, flow.verdict, flow.ingress_denied_by) for flow in verdicts(audited)] == [
+        (Direction.EGRESS, FlowVerdict.AUDIT, ()),
+        (Direction.INGRESS, FlowVerdict.AUDIT, (policy("in"),)),
+    ]
+    assert [flow.verdict for flow in verdicts(allowed)] == [FlowVerdict.FORWARDED]
+    bench.deploy(TWO_NODES)
+    bench.apply(DENY_INGRESS)
+    assert bench.try_("far", "backend").result.ending is Ending.STOPPED, "the mode goes with the case"
