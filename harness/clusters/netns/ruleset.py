@@ -177,8 +177,8 @@ def compiled(policy: DirectionPolicy, direction: Direction) -> Compiled:
     found: dict[str, list[tuple[str, Decision]]] = {name: [] for name in _LOOKUPS}
     for identity, intervals in sorted(policy.by_identity.items()):
         for each in intervals:
-            if each.decision is policy.default:
-                continue
+            if each.decision is policy.default or (each.protocol in _TYPED and each.first > _ALL_TYPES):
+                continue  # an ICMP type of more than a byte is a number that policy knows, and no packet has
             name, key = _place(identity, each.protocol, each.first, each.last)
             found[name].append((key, each.decision))
     return Compiled(direction, policy.default, tuple((name, tuple(elements)) for name, elements in found.items() if elements))

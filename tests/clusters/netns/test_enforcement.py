@@ -130,6 +130,13 @@ def test_ping_is_allowed_by_its_type_and_dropped_otherwise(bench: Bench, family:
     assert bench.try_("far", "backend", family=family).result.ending is Ending.STOPPED, "an ICMP rule allows no TCP"
 
 
+def test_an_icmp_type_that_no_packet_has_allows_nothing_and_is_no_error(bench: Bench) -> None:
+    bench.deploy(TWO_NODES)
+    bench.apply("in: {endpointSelector: {matchLabels: {app: backend}}, ingress: [{icmps: [{fields: [{type: 256, family: IPv4}]}]}]}")
+    ping = bench.probe("far", "backend", 8, Protocol.ICMP, request=Request(RequestKind.ICMP))
+    assert [seen.result.ending for seen in bench.send(ping, bench.probe("far", "backend"))] == [Ending.STOPPED, Ending.STOPPED]
+
+
 def test_dual_stack_is_enforced_alike(bench: Bench) -> None:
     if "ipv6" not in bench.cluster.capabilities.features:
         pytest.skip(bench.cluster.capabilities.lacking["ipv6"])
