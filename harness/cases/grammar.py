@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from harness.cases.scalars import is_address, is_dns_name
+from harness.cases.hosts import is_address, is_dns_name
 from harness.cases.suggest import closest
 from harness.model.traffic import Protocol, Request, RequestKind
 

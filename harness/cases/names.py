@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.cases.case import EndpointSpec, ExternalSpec, Party, PartyKind, PortSpec, ServicePortSpec, ServiceSpec, Target
 from harness.cases.grammar import ANY, GrammarError, SourceTerm, Span, TargetTerm
-from harness.cases.scalars import is_address, is_dns_name
+from harness.cases.hosts import is_address, is_dns_name
 from harness.cases.suggest import closest, did_you_mean
 from harness.model.traffic import Protocol, Request, RequestKind
 

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from harness.cases.case import Action, FamilyChoice, Reason, Serve
 from harness.cases.document import Items, Node, Table, Text, kind_of
+from harness.cases.hosts import DNS_NAME, is_address
 from harness.cases.source import Place
 from harness.cases.suggest import did_you_mean
 from harness.model.traffic import Direction, Protocol
@@ -71,7 +72,6 @@ def scalar(node: Node, wanted: str) -> Text:
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?\Z")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
-_DNS = re.compile(r"[a-z0-9_]([-a-z0-9_]*[a-z0-9])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9])?)+\Z")
 _PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _TAG = re.compile(r"\w[\w.+:/-]*\Z")
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>ms|s|m)?\Z")
@@ -119,23 +119,9 @@ def check_name(text: Text, what: str = "name") -> Text:
 def read_dns_name(node: Node) -> Text:
     """A DNS name with at least one dot."""
     text = scalar(node, "a DNS name")
-    if not _DNS.match(text.lower().removesuffix(".")) or len(text) > 253 or is_address(text):
+    if not DNS_NAME.match(text.lower().removesuffix(".")) or len(text) > 253 or is_address(text):
         raise text.error(f"`{text}` is no DNS name", hint="a name has a dot, as in `api.example.com`; no wildcard")
     return text
-
-
-def is_dns_name(text: str) -> bool:
-    """Whether the text is a DNS name with at least one dot (and no address)."""
-    return bool(_DNS.match(text.lower().removesuffix("."))) and not is_address(text)
-
-
-def is_address(text: str) -> bool:
-    """Whether the text is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_address(node: Node) -> Text:

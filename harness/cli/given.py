@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.cases.document import Items, Node, Table, parse_documents, place_at
 from harness.cases.manifests import CIDR_GROUP, POLICY_KINDS, ManifestObject, objects_of, plain, policy_error
@@ -15,7 +15,7 @@ from harness.model.verdict import PolicyRef, RuleRef
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
 from harness.policy.repository import Repository
-from harness.policy.workloads import WORKLOAD_KINDS, Manifest, read_workloads
+from harness.policy.workloads import UNPLACED, WORKLOAD_KINDS, Manifest, read_workloads
 
 _KINDS = tuple(dict.fromkeys((*POLICY_KINDS, *WORKLOAD_KINDS)))
 
@@ -55,10 +55,18 @@ def given(sources: Iterable[Source], options: Options) -> Given:
                     if str(table["kind"]) == CIDR_GROUP:
                         list(objects_of(table))  # its version and fields are checked as those of policies
                     manifests.append(Manifest(plain(table), table.place.location))
-    state = read_workloads(manifests).state
+    state = _placed(read_workloads(manifests).state)
     objects = {each.policy("default").ref: each for each in policies}
     applied = [each.policy("default").document for each in policies]
     return Given(state, objects, Repository.empty(options).change(apply=applied))
+
+
+def _placed(state: ClusterState) -> ClusterState:
+    """Pods that name no node are on the first Node there is."""
+    if not state.nodes or UNPLACED in state.nodes:
+        return state
+    first = next(iter(state.nodes))
+    return replace(state, pods=tuple(replace(pod, node=first) if pod.node == UNPLACED else pod for pod in state.pods))
 
 
 def lines_of(place: Place) -> list[str]:

@@ -14,7 +14,7 @@ from harness.errors import Location, PolicyFileError
 from harness.model.cluster import CIDRGroup, ClusterState, ContainerPort, Pod, Service, ServicePort
 from harness.model.traffic import PodRef, Protocol
 
-_NODE = "a"
+UNPLACED = "a"
 """Where pods are that name no node."""
 _TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "Pod": (),
@@ -26,7 +26,7 @@ _TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
 """Where each kind keeps its pod's metadata and spec."""
-WORKLOAD_KINDS = (*_TEMPLATES, "Namespace", "Service", "CiliumCIDRGroup")
+WORKLOAD_KINDS = (*_TEMPLATES, "Namespace", "Node", "Service", "CiliumCIDRGroup")
 _PORTED = {each.value: each for each in Protocol if each.has_ports}
 
 
@@ -93,6 +93,7 @@ def read_workloads(manifests: Iterable[Manifest], default_namespace: str = "defa
     pods: dict[PodRef, Pod] = {}
     services: list[Service] = []
     groups: list[CIDRGroup] = []
+    nodes: dict[str, Mapping[str, str]] = {}
     locations: dict[PodRef, Location] = {}
     for manifest in manifests:
         kind = manifest.document.get("kind")
@@ -105,6 +106,8 @@ def read_workloads(manifests: Iterable[Manifest], default_namespace: str = "defa
         namespace = manifest.name(metadata, "namespace") or default_namespace
         if kind == "Namespace":
             namespaces[name] = manifest.labels(metadata)
+        elif kind == "Node":
+            nodes[name] = manifest.labels(metadata)
         elif kind == "CiliumCIDRGroup":
             groups.append(_cidr_group(manifest, name, metadata))
         elif kind == "Service":
@@ -119,7 +122,7 @@ def read_workloads(manifests: Iterable[Manifest], default_namespace: str = "defa
             locations[pod.ref] = manifest.location
     for ref in pods:
         namespaces.setdefault(ref.namespace, {})
-    state = ClusterState(namespaces, tuple(pods.values()), services=tuple(services), cidr_groups=tuple(groups))
+    state = ClusterState(namespaces, tuple(pods.values()), services=tuple(services), cidr_groups=tuple(groups), nodes=nodes)
     return Workloads(state, locations)
 
 
@@ -144,7 +147,7 @@ def _pod(manifest: Manifest, kind: str, ref: PodRef) -> Pod:
     return Pod(
         ref=ref,
         labels=labels,
-        node=manifest.name(spec, "nodeName") or _NODE,
+        node=manifest.name(spec, "nodeName") or UNPLACED,
         service_account=manifest.name(spec, "serviceAccountName") or "default",
         ports=ports,
         host_network=spec.get("hostNetwork") is True,
