@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.nflog import Connections, PacketLog
 from harness.clusters.netns.proxy import records
 from harness.clusters.netns.proxy.envoy import executable
-from harness.clusters.netns.proxy.proxies import Proxies, unsupported
+from harness.clusters.netns.proxy.proxies import Proxies
+from harness.clusters.netns.proxy.redirection import Redirection
 from harness.clusters.netns.reactor import Reactor
-from harness.clusters.netns.redirect import ROUTING_TABLE, ProxyPort, ProxyPorts, own_ports
-from harness.clusters.netns.ruleset import DELIVER, Forwarding
+from harness.clusters.netns.redirect import ProxyPort, ProxyPorts
+from harness.clusters.netns.ruleset import Forwarding
 from harness.clusters.netns.servers import Served, Servers
 from harness.clusters.netns.snapshot import PodPlace, Snapshot
 from harness.clusters.netns.topology import Host, PodSlot, Topology, ipv6_here
@@ -36,7 +37,7 @@ from harness.hubble.server import FlowStore
 from harness.model.cluster import LOCAL_CLUSTER, ClusterState, Pod, Service
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Probe, Site
-from harness.model.traffic import Direction, Family, PodRef, Protocol, RequestKind
+from harness.model.traffic import Family, PodRef, Protocol, RequestKind
 from harness.model.verdict import Decision, PolicyRef, PolicyStatus
 from harness.policy.compile import compile_maps
 from harness.policy.evaluate import Evaluator
@@ -71,7 +72,7 @@ class Lab:
         self._discarded: set[int] = set()
         self._ports = ProxyPorts()
         self._proxies = Proxies(folder, self._logged, self._flows.lost, ipv6=self._options.ipv6)
-        self._redirecting: set[str] = set()
+        self._redirection = Redirection(self._ports, self._proxies, self._filters, self._topology)
         self._changing = asyncio.Lock()
         self._revision = 0
         for name in ("a", "b"):
@@ -147,7 +148,7 @@ class Lab:
             evaluator = Evaluator(self._state, repository)
             maps = compile_maps(evaluator)
             enforced = self._enforceable(maps)
-            await self._serve_proxies(enforced)
+            await self._redirection.serve(self._at_nodes(enforced))
             self._enforce(maps, enforced)
             self._repository, self._evaluator = repository, evaluator
             return self._revision
@@ -299,34 +300,11 @@ class Lab:
     def _enforceable(self, maps: PolicyMaps) -> Mapping[PodRef, EndpointPolicy]:
         """The policies of the case's pods. Raises ClusterError for rules that the lab would leave half enforced."""
         enforced = {ref: _with_former(policy, self._enforced.get(ref)) for ref, policy in maps.endpoints.items() if ref in self._slots}
-        for ports in self._proxy_ports(enforced).values():
-            for port in ports:
-                if error := unsupported(port):
-                    raise error
+        self._redirection.check(self._at_nodes(enforced))
         return enforced
 
-    def _proxy_ports(self, enforced: Mapping[PodRef, EndpointPolicy]) -> Mapping[str, set[ProxyPort]]:
-        """The ports that each node's proxy has to have."""
-        wanted: dict[str, set[ProxyPort]] = {name: set() for name in self._filters}
-        seen: set[tuple[str, int]] = set()
-        for ref, endpoint in enforced.items():
-            node = self._slots[ref].node
-            if (node, id(endpoint)) in seen:
-                continue
-            seen.add((node, id(endpoint)))
-            for direction, policy in ((Direction.EGRESS, endpoint.egress), (Direction.INGRESS, endpoint.ingress)):
-                wanted[node].update(port for _, _, port in self._ports.of(policy, direction))
-        return wanted
-
-    async def _serve_proxies(self, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
-        """Have a proxy ready wherever packets are about to be redirected to one."""
-        for name, ports in self._proxy_ports(enforced).items():
-            if ports and name not in self._redirecting:
-                own = own_ports(addresses.node_index(name))
-                self._filters[name].redirect(own)
-                self._topology.deliver_marked(name, DELIVER, ROUTING_TABLE, own)
-                self._redirecting.add(name)
-            await self._proxies.serve(name, self._topology.nodes[name].namespace, ports)
+    def _at_nodes(self, enforced: Mapping[PodRef, EndpointPolicy]) -> Iterator[tuple[str, EndpointPolicy]]:
+        return ((self._slots[ref].node, policy) for ref, policy in enforced.items())
 
     def _logged(self, node: str, port: ProxyPort, fields: Mapping[str, Any]) -> None:
         """A proxy tells of a request: after what its packets told before."""
