@@ -2,7 +2,7 @@
 
 Not imported by the harness: shipped as text. What it says over the network is what `harness.clusters.netns.speech` says.
 
-client, on standard input, one line each:  plan JSON | stop ID | seen ID NONCE | end
+client, on standard input, one line each:  ready | plan JSON | stop ID | seen ID NONCE | end
 client, on standard output, JSON lines:    {"ready", "why"} | {"bound", "five", "time"} | {"result", ...} | {"seen", "saw"}
 """
 
@@ -289,6 +289,7 @@ class Client:
         """Reach this pod's server, which may be starting; what is wrong with it, or ''."""
         until = time.monotonic() + within
         while True:
+            self.server.close()
             self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.server.settimeout(within)
             try:
@@ -343,6 +344,9 @@ class Client:
                 except OSError:
                     saw = None
                 self.tell(seen=int(number), saw=saw)
+            elif word == "ready":
+                fault = self.connect(10.0)
+                self.tell(ready=not fault, why=fault)
             elif word == "end":
                 self.over = True
 

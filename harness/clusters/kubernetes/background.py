@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,6 +25,17 @@ def wait_for(coroutine: Coroutine[Any, Any, _T]) -> _T:
     running = asyncio.run_coroutine_threadsafe(coroutine, _loop())
     try:
         return running.result()
+    finally:
+        running.cancel()
+
+
+@contextmanager
+def meanwhile(coroutine: Coroutine[Any, Any, object]) -> Iterator[None]:
+    """Run a coroutine on the loop beside the block, which ends when both have. Where the block raises it is cancelled."""
+    running = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        yield
+        running.result()
     finally:
         running.cancel()
 

@@ -206,7 +206,8 @@ class KubernetesCluster:
             repository = Repository.empty(self._model)
             settling = Settling(self._agents, self._agents_fault, policies, nodes)
             self._open = _Open(case, renaming, placement, agent, policies, settling, repository, repository)
-            settling.endpoints()
+            with background.meanwhile(agent.open()):
+                settling.endpoints()
             background.wait_for(reachable(agent, case, placement))
         except BaseException as error:
             if isinstance(error, ImageUnavailableError):
@@ -270,6 +271,7 @@ class KubernetesCluster:
         groups, self._groups = self._groups, []
         try:
             if opened is not None:
+                opened.agent.close()
                 opened.policies.remove_clusterwide()
             cidrgroups.delete(self._api, [each.name for each in groups])
         finally:

@@ -1,5 +1,5 @@
-"""Sends probes from inside pods: one exec for each pod that a plan involves, its agent told the probes and telling their events. Servers
-are asked, over an exec of their own pod, whether they saw what was not answered."""
+"""Sends probes from inside pods: the agent of each pod that a plan involves is told the probes, and tells their events. Servers are asked,
+over the talk with their own pod, whether they saw what was not answered."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from harness.clusters.kubernetes import nodes
 from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.clusters.kubernetes.deploy import fault_of
-from harness.clusters.kubernetes.exec import Exec, Exit
+from harness.clusters.kubernetes.exec import Exit
 from harness.clusters.kubernetes.externals import WITNESS
-from harness.clusters.kubernetes.objects import CONTAINER, PYTHON
+from harness.clusters.kubernetes.talks import Talk, Talks
 from harness.model.flow import FiveTuple
 from harness.model.probe import Ending, Probe, ProbeResult
 from harness.model.traffic import PodRef, Protocol, RequestKind
@@ -27,24 +27,6 @@ _PROBES_A_LINE = 100
 _A_PROXY_SAID = frozenset({502, 503, 504})
 _SINK_POLL = 0.05
 """How often a server that never answers is asked whether it saw the probe (s)."""
-_READY = 30.0
-"""How long an exec may take to be ready (s)."""
-
-
-@dataclass(slots=True, eq=False)
-class _Talk:
-    """One pod's exec. `ready` is done when its agent is: with '' or with what is wrong."""
-
-    pod: PodRef
-    there: PodRef
-    ready: asyncio.Future[str]
-    exec: Exec | None = None
-    exit: Exit | None = None
-    retried: bool = False
-
-    @property
-    def usable(self) -> bool:
-        return self.exit is None and self.ready.done()
 
 
 @dataclass(slots=True)
@@ -61,8 +43,7 @@ class _Plan:
     """One plan under way."""
 
     probes: dict[int, Probe]
-    talks: dict[PodRef, _Talk] = field(default_factory=dict)
-    queue: asyncio.Queue[tuple[_Talk, dict[str, Any] | Exit]] = field(default_factory=asyncio.Queue)
+    talks: Mapping[PodRef, Talk] = field(default_factory=dict)
     held: dict[int, _Held] = field(default_factory=dict)
     sinks: set[int] = field(default_factory=set)
     """Probes to servers that never answer, under way."""
@@ -83,6 +64,7 @@ class PodAgent:
     ) -> None:
         self._api = api
         self._pods = pods
+        self._talks = Talks(api, pods)
         self._owners = owners
         self._vouched = vouched
         self._ports: dict[PodRef, Iterator[int]] = {}
@@ -92,8 +74,16 @@ class PodAgent:
         plan = self._plan
         if plan is not None and probe_id in plan.probes:
             talk = plan.talks.get(self._site(plan.probes[probe_id]))
-            if talk is not None and talk.exec is not None:
-                talk.exec.send(f"stop {probe_id}")
+            if talk is not None:
+                talk.say(f"stop {probe_id}")
+
+    async def open(self) -> None:
+        """Get every pod ready to take part. What does not work is tried again when it is needed, and told then."""
+        await self._talks.begin(self._pods)
+
+    def close(self) -> None:
+        """Leave the pods. From any thread."""
+        self._talks.close()
 
     async def run(self, probes: Sequence[Probe]) -> AsyncIterator[AgentEvent]:
         """Whatever breaks is the result of the probes that it concerns: ERROR, with the reason."""
@@ -102,25 +92,23 @@ class PodAgent:
         try:
             for result in self._nowhere(plan):
                 yield result
-            for pod in dict.fromkeys(itertools.chain.from_iterable(self._involved(probe) for probe in plan.probes.values())):
-                plan.talks[pod] = self._open(plan, _Talk(pod, self._pods[pod], asyncio.get_running_loop().create_future()))
+            involved = dict.fromkeys(itertools.chain.from_iterable(self._involved(probe) for probe in plan.probes.values()))
+            plan.talks = await self._talks.begin(involved)
             async for event in self._start(plan):
                 yield event
             polling = asyncio.create_task(self._poll_sinks(plan))
             while plan.probes:
-                talk, said = await plan.queue.get()
+                talk, said = await self._talks.hear()
                 for event in await self._heard(plan, talk, said):
                     yield event
         finally:
             if polling is not None:
                 polling.cancel()
-            for talk in plan.talks.values():
-                if talk.exec is not None:
-                    talk.exec.send("end")
-                    talk.exec.close()
+            if plan.probes:  # whoever asked lost interest
+                self._talks.drop(plan.talks)
             self._plan = None
 
-    # Opening
+    # Who takes part
 
     def _involved(self, probe: Probe) -> Iterator[PodRef]:
         yield self._site(probe)
@@ -153,42 +141,8 @@ class PodAgent:
             del plan.probes[result.id]
         return results
 
-    def _open(self, plan: _Plan, talk: _Talk) -> _Talk:
-        loop = asyncio.get_running_loop()
-
-        def tell(said: dict[str, Any] | Exit) -> None:
-            loop.call_soon_threadsafe(plan.queue.put_nowait, (talk, said))
-
-        talk.exec = Exec(
-            self._api,
-            talk.there,
-            [*PYTHON, "client"],
-            container=CONTAINER,
-            on_line=lambda line: tell(_parsed(line)),
-            on_end=tell,
-        )
-        talk.exec.start()
-        return talk
-
     async def _start(self, plan: _Plan) -> AsyncIterator[AgentEvent]:
-        """Wait until every agent is ready, and only then send: no probe meets a server that is still starting."""
-        until = asyncio.get_running_loop().time() + _READY
-        while waiting := [talk for talk in plan.talks.values() if talk.exit is None and not talk.ready.done()]:
-            left = until - asyncio.get_running_loop().time()
-            try:
-                talk, said = await asyncio.wait_for(plan.queue.get(), max(0.0, left))
-            except TimeoutError:
-                for each in waiting:
-                    each.exit = Exit(None, f"the agent in {each.there} was not ready within {_READY:g} s")
-                break
-            if isinstance(said, Exit) and not talk.ready.done() and not talk.retried:
-                # Nothing was sent yet, so a second attempt hides nothing.
-                talk.retried = True
-                self._open(plan, talk)
-            elif isinstance(said, Exit):
-                talk.exit = said
-            elif "ready" in said:
-                talk.ready.set_result(str(said["why"]))
+        """Send, now that every agent is ready: no probe meets a server that is still starting."""
         for talk in plan.talks.values():
             if not talk.usable:
                 for event in await self._broken(plan, talk):
@@ -197,8 +151,7 @@ class PodAgent:
             mine = [probe for probe in plan.probes.values() if self._site(probe) == pod]
             for first in range(0, len(mine), _PROBES_A_LINE):
                 lines = [self._message(probe, pod) for probe in mine[first : first + _PROBES_A_LINE]]
-                if talk.exec is not None and lines:
-                    talk.exec.send("plan " + json.dumps(lines, separators=(",", ":")))
+                talk.say("plan " + json.dumps(lines, separators=(",", ":")))
         plan.sinks = {probe.id for probe in plan.probes.values() if probe.serve == "sink" and probe.request is None}
 
     def _message(self, probe: Probe, pod: PodRef) -> Mapping[str, Any]:
@@ -227,7 +180,7 @@ class PodAgent:
 
     # What the agents say
 
-    async def _heard(self, plan: _Plan, talk: _Talk, said: dict[str, Any] | Exit) -> list[AgentEvent]:
+    async def _heard(self, plan: _Plan, talk: Talk, said: dict[str, Any] | Exit) -> list[AgentEvent]:
         if isinstance(said, Exit):
             talk.exit = said
             return await self._broken(plan, talk)
@@ -281,24 +234,22 @@ class PodAgent:
         held = _Held(result, set())
         for pod in servers:
             talk = plan.talks[pod]
-            if talk.usable and talk.exec is not None:
+            if talk.usable:
                 held.waiting.add(pod)
-                talk.exec.send(f"seen {probe.id} {probe.nonce}")
+                talk.say(f"seen {probe.id} {probe.nonce}")
             else:
                 held.unknown = _why(talk)
         plan.held[probe.id] = held
         return [] if held.waiting else self._let_go(plan, probe.id, saw=False)
 
-    def _saw(self, plan: _Plan, talk: _Talk, number: int, saw: bool | None) -> list[AgentEvent]:
+    def _saw(self, plan: _Plan, talk: Talk, number: int, saw: bool | None) -> list[AgentEvent]:
         held = plan.held.get(number)
         if held is None:
             probe = plan.probes.get(number)
             if saw and probe is not None and number in plan.sinks:
                 plan.sinks.discard(number)
                 plan.sunk[number] = str(talk.pod)
-                client = plan.talks[self._site(probe)]
-                if client.exec is not None:
-                    client.exec.send(f"stop {number}")
+                plan.talks[self._site(probe)].say(f"stop {number}")
             return []
         held.waiting.discard(talk.pod)
         if saw is None:
@@ -320,13 +271,13 @@ class PodAgent:
                 probe = plan.probes[number]
                 for pod in self._servers(probe):
                     talk = plan.talks.get(pod)
-                    if talk is not None and talk.usable and talk.exec is not None:
-                        talk.exec.send(f"seen {number} {probe.nonce}")
+                    if talk is not None and talk.usable:
+                        talk.say(f"seen {number} {probe.nonce}")
             await asyncio.sleep(_SINK_POLL)
 
     # What breaks
 
-    async def _broken(self, plan: _Plan, talk: _Talk) -> list[AgentEvent]:
+    async def _broken(self, plan: _Plan, talk: Talk) -> list[AgentEvent]:
         """A pod's exec is over: its own probes have no result, and nobody can say what its server saw."""
         why = _why(talk)
         mine = [probe for probe in plan.probes.values() if self._site(probe) == talk.pod and probe.id not in plan.held]
@@ -363,20 +314,11 @@ def _named(server: str) -> PodRef:
     return PodRef(*server.split("/", 1))
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    """A line of an agent; what is none (a warning of the interpreter, say) says nothing."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def _five(five: Sequence[Any]) -> FiveTuple:
     return FiveTuple(Protocol(five[0]), five[1], five[2], five[3], five[4])
 
 
-def _why(talk: _Talk) -> str:
+def _why(talk: Talk) -> str:
     stderr = talk.exec.stderr.strip().splitlines()[-1:] if talk.exec is not None else []
     reason = talk.exit.why or f"the agent ended with code {talk.exit.code}" if talk.exit is not None else "the agent is not ready"
     again = " (also the second time)" if talk.retried and talk.exit is not None and not talk.exit.opened else ""
