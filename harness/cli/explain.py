@@ -7,13 +7,14 @@ import sys
 
 import click
 
-from harness.cli.ask import manifest_files, parse_question, read_manifest
-from harness.cli.given import Given, given, known_pod, lines_of
+from harness.cli.ask import manifest_files, read_manifest
+from harness.cli.given import Given, given, lines_of
+from harness.cli.question import Questions
 from harness.errors import UsageError
 from harness.explain.account import explain as account_of
 from harness.explain.text import Where, as_json, text
-from harness.model.traffic import PodRef
 from harness.model.verdict import PolicyRef, RuleRef, Verdict
+from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, Options
 
 _EXCERPT = 8
@@ -39,15 +40,15 @@ def explain(flow: str, files: tuple[str, ...], form: str, cilium_version: str) -
     Tells for each side which policies select the endpoint, which rule decides and where it is written, which rules almost match and the
     requirement that fails, and the smallest policy that would allow the flow. Exit code 0: allowed; 1: not; 2: something could not be read.
     """
-    traffic = parse_question(flow)
     found = given((read_manifest(file) for file in dict.fromkeys(manifest_files(files))), Options.of(cilium_version))
-    for peer in (traffic.source, traffic.destination):
-        if isinstance(peer, PodRef) and (hint := known_pod(found.state, peer)) is not None:
-            raise UsageError(f"there is no pod {peer}", hint=hint)
-    for ref, error in found.repository.errors.items():
-        place = found.place(ref)
-        click.echo(f"warning: {f'{place.location}: ' if place else ''}{ref} is refused, nothing of it is enforced: {error}", err=True)
-    account = account_of(found.evaluator, traffic)
+    questions = Questions(found.state, found.prefixes)
+    asked = questions.read(flow)
+    if len(asked) > 1:
+        raise UsageError(f"{flow!r} means {len(asked)} flows", hint="name one pod at each end")
+    for line in found.warnings():
+        click.echo(line, err=True)
+    evaluator = Evaluator(questions.state, found.repository, questions.learned)
+    account = account_of(evaluator, asked[0].traffic)
     where = _where(found)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(as_json(account, where) if form == "json" else text(account, where, colour=colour), color=colour)

@@ -10,11 +10,11 @@ from harness.cases.manifests import CIDR_GROUP, POLICY_KINDS, ManifestObject, ob
 from harness.cases.source import Place, Source
 from harness.cases.suggest import did_you_mean
 from harness.model.cluster import ClusterState
-from harness.model.traffic import PodRef
 from harness.model.verdict import PolicyRef, RuleRef
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
-from harness.policy.repository import Repository
+from harness.policy.prefix import Prefix, parse_prefix
+from harness.policy.repository import Repository, prefixes_of
 from harness.policy.workloads import UNPLACED, WORKLOAD_KINDS, Manifest, read_workloads
 
 _KINDS = tuple(dict.fromkeys((*POLICY_KINDS, *WORKLOAD_KINDS)))
@@ -31,6 +31,18 @@ class Given:
     @property
     def evaluator(self) -> Evaluator:
         return Evaluator(self.state, self.repository)
+
+    @property
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """Those that policies and CIDR groups name."""
+        grouped = (parse_prefix(each) for group in self.state.cidr_groups for each in group.cidrs)
+        return (*(prefix for policy in self.repository.enforced for prefix in prefixes_of(policy)), *grouped)
+
+    def warnings(self) -> Iterator[str]:
+        """A line for each policy that is refused: nothing of it is enforced."""
+        for ref, error in self.repository.errors.items():
+            place = self.place(ref)
+            yield f"warning: {f'{place.location}: ' if place else ''}{ref} is refused, nothing of it is enforced: {error}"
 
     def place(self, ref: RuleRef | PolicyRef) -> Place | None:
         """Where a rule (or a policy: its name) is written; None for what Cilium adds itself."""
@@ -98,9 +110,3 @@ def _tables(node: Node) -> Iterator[Table]:
     if str(kind) not in _KINDS:
         raise policy_error(node.place_of("kind"), f"unknown kind `{kind}`: neither policy nor workload", did_you_mean(str(kind), _KINDS))
     yield node
-
-
-def known_pod(state: ClusterState, ref: PodRef) -> str | None:
-    """None for a pod of the state; else a hint at what was meant."""
-    pods = [pod.ref for pod in state.pods]
-    return None if ref in pods else did_you_mean(str(ref), map(str, pods), noun="there are")

@@ -13,7 +13,10 @@ from harness.errors import HarnessError
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
     "cluster": ("harness.cli.cluster", "Make a kind cluster with Cilium for --cluster=kind, show it, upgrade it, remove it."),
-    "explain": ("harness.cli.explain", "Why a flow is allowed or denied: the rules that decide, those that almost do, and what would help."),
+    "explain": (
+        "harness.cli.explain",
+        "Why a flow is allowed or denied: the rules that decide, those that almost do, and what would help.",
+    ),
     "lab": ("harness.cli.lab", "Bring a lab up and look around in it: real pods, packets and flows on this machine."),
     "lint": ("harness.cli.lint", "Find what is suspicious in policies: refused, misread, without effect."),
     "predict": ("harness.cli.predict", "What Cilium would decide, by the policy model alone."),

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
 from typing import IO, Any
 
 import click
 
-from harness.model.verdict import PolicyVerdict, Verdict
-from harness.policy.scenario import run_scenario
+from harness.errors import UsageError
+from harness.model.cluster import LOCAL_CLUSTER
+from harness.policy.options import DEFAULT_CILIUM, ENFORCEMENT_MODES, SUPPORTED, Options
+from harness.policy.scenario import one_line, run_scenario
 
 MALFORMED = 2
 """The exit code if any scenario or flow could not be read. The stream has gone on, and says which."""
+
+
+_ARROW = re.compile(r"->|\s(=>|→|>)\s")
+"""What makes a word a question and no file's name, arrows of other kinds included: the grammar says which is right."""
 
 
 @click.command(name="predict")
@@ -25,15 +32,35 @@ MALFORMED = 2
 )
 @click.option("-f", "--workloads", multiple=True, metavar="FILE", help="Workload manifests: a file, a folder, or -. May be repeated.")
 @click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="json: one object a line, with the rules that decided."
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "dot", "svg"]),
+    default="table",
+    help="wide: every name, and the rules that decided; json: for programs; dot, svg: the reachability as a graph, as a picture.",
 )
+@click.option("--port", "ports", multiple=True, metavar="PORT[/PROTOCOL]", help="A port of everyone, in the table. May be repeated.")
 @click.option("--flows-from", metavar="FILE", help="Try policies on flows that `hubble observe -o json` saved; - reads standard input.")
+@click.option("--cilium-version", metavar="VERSION", help=f"{', '.join(SUPPORTED)}; a patch level may follow.  [default: {DEFAULT_CILIUM}]")
+@click.option("--enforcement", type=click.Choice(ENFORCEMENT_MODES), help="policyEnforcementMode of the agents.  [default: default]")
+@click.option("--cluster-name", metavar="NAME", help="The cluster's name in Cilium.  [default: default]")
 @click.argument("asked", nargs=-1, metavar="[POLICY | 'A -> B:PORT']...")
-def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, flows_from: str | None, asked: tuple[str, ...]) -> None:
+def predict(
+    scenarios: IO[str] | None,
+    workloads: tuple[str, ...],
+    output: str,
+    ports: tuple[str, ...],
+    flows_from: str | None,
+    cilium_version: str | None,
+    enforcement: str | None,
+    cluster_name: str | None,
+    asked: tuple[str, ...],
+) -> None:
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
-    With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', one line answers
-    each question; without a question, a line for each pair of workloads and each port that the target declares. Exit code 0: all is allowed; 1: something is not; 2: something could not be read.
+    With policy files (or folders, or -), workloads and questions such as 'shop/web -> shop/api:8080 GET /admin', a line answers each flow.
+    Questions are written as the expectations of cases: 'any -> service/shop/api:80', 'shop/web -> world:443', 'shop/web -> kube-dns lookup
+    api.example.com', 'host -> shop/api icmp', 'shop/web -> 192.0.2.1:443 tls api.example.com'. Without a question, a table of who reaches whom, on the
+    ports that pods declare.
 
     With --flows-from, the policies are tried on recorded flows, from any cluster: a line for each flow that would be decided otherwise than it
     was, and exit code 1 if there is one.
@@ -41,17 +68,48 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, 
     With --scenarios, every line in is a JSON object with namespaces, pods, externals, policies, options and flows; every line out has its id, the
     policies that would be refused (policy_errors) and a verdict for each flow. A malformed scenario answers {"id", "error"}, a
     malformed flow {"error"} in its place; the stream goes on, and the exit code is 2 at the end.
+
+    Exit codes: 0: all that was asked is allowed, or the table is printed; 1: a flow that was asked about is denied, or not known; 2: something could
+    not be read.
     """
+    if scenarios is not None:
+        given_options = (cilium_version, enforcement, cluster_name)
+        if asked or workloads or ports or flows_from or output != "table" or any(each is not None for each in given_options):
+            raise click.UsageError("--scenarios hold their own policies, workloads, flows and options, and are answered as JSON")
+        _stream(scenarios)
+        return
+    options = _options(cilium_version, enforcement, cluster_name)
     if flows_from is not None:
         from harness.cli.replay import replay
 
-        if scenarios is not None or workloads or any("->" in each for each in asked):
+        if workloads or ports or any(map(_ARROW.search, asked)):
             raise click.UsageError("--flows-from has flows and workloads of its own: give it policies, and nothing else")
-        raise SystemExit(replay(asked, flows_from, as_json=output == "json"))
-    if scenarios is None:
-        raise SystemExit(_ask(asked, workloads, as_json=output == "json"))
-    if asked or workloads or output != "text":
-        raise click.UsageError("--scenarios hold their own policies, workloads and flows, and are answered as JSON")
+        if output not in ("table", "json"):
+            raise click.UsageError("flows are answered one by one: -o is json or nothing")
+        raise SystemExit(replay(asked, flows_from, options, as_json=output == "json"))
+    # Imported here: the stream needs no YAML.
+    from harness.cli.answer import answer, reachability
+    from harness.cli.ask import manifest_files, read_manifest
+    from harness.cli.given import given
+
+    questions = [each for each in asked if _ARROW.search(each)]
+    files = dict.fromkeys(manifest_files([*(each for each in asked if not _ARROW.search(each)), *workloads]))
+    found = given((read_manifest(file) for file in files), options)
+    if questions:
+        if output in ("dot", "svg") or ports:
+            raise click.UsageError("-o dot, -o svg and --port are for the table of who reaches whom: leave out the questions")
+        raise SystemExit(answer(found, questions, output))
+    reachability(found, output, ports)
+
+
+def _options(cilium: str | None, enforcement: str | None, cluster_name: str | None) -> Options:
+    try:
+        return Options.of(cilium or DEFAULT_CILIUM, enforcement=enforcement or "default", cluster_name=cluster_name or LOCAL_CLUSTER)
+    except UsageError as error:
+        raise UsageError(one_line(error)) from None
+
+
+def _stream(scenarios: IO[str]) -> None:
     # Scenarios are garbage in whole once answered, without cycles worth looking for every 700 objects.
     gc.set_threshold(200_000, 50, 50)
     clean = True
@@ -65,40 +123,6 @@ def predict(scenarios: IO[str] | None, workloads: tuple[str, ...], output: str, 
         sys.stdout.flush()
     if not clean:
         raise SystemExit(MALFORMED)
-
-
-def _ask(asked: tuple[str, ...], workloads: tuple[str, ...], *, as_json: bool) -> int:
-    # Imported here: the stream needs no YAML.
-    from harness.cli.ask import load, pairs, parse_question
-
-    questions = [(each, parse_question(each)) for each in asked if "->" in each]
-    policies = [each for each in asked if "->" not in each]
-    if not questions and not workloads:
-        load(policies, ())  # a file that is missing or wrong is the first thing to say
-        raise click.UsageError("ask something, as in 'shop/web -> shop/api:8080', give workloads with -f, or --scenarios")
-    evaluator = load(policies, workloads)
-    questions = questions or list(pairs(evaluator.state))
-    if not questions:
-        raise click.UsageError("no two workloads of which one declares a port: nothing to answer. Ask, as in 'shop/web -> shop/api:8080'")
-    for ref, error in evaluator.repository.errors.items():
-        click.echo(f"warning: {ref} is refused, nothing of it is enforced: {error}", err=True)
-    denied = False
-    for text, traffic in questions:
-        verdict = evaluator.verdict(traffic)
-        denied = denied or verdict.verdict is not Verdict.ALLOW
-        if as_json:
-            click.echo(json.dumps({"flow": text.strip(), "verdict": verdict.verdict, **_sides(verdict), "l7": verdict.l7}))
-            continue
-        sides = f"egress {verdict.egress.decision}, ingress {verdict.ingress.decision}, L7 {verdict.l7}"
-        click.echo(f"{verdict.verdict}: {text.strip()} ({sides})")
-    return int(denied)
-
-
-def _sides(verdict: PolicyVerdict) -> dict[str, Any]:
-    return {
-        name: {"decision": side.decision, "rules": [str(rule) for rule in side.rules], "policies": [str(ref) for ref in side.selecting]}
-        for name, side in (("egress", verdict.egress), ("ingress", verdict.ingress))
-    }
 
 
 def _answer(line: str) -> tuple[Any, bool]:

@@ -21,6 +21,7 @@ from harness.model.flow import Flow, LostEvents
 from harness.model.traffic import External, Peer, Protocol, Traffic
 from harness.model.verdict import PolicyVerdict, Verdict
 from harness.policy.evaluate import Evaluator
+from harness.policy.options import Options
 from harness.policy.repository import Repository
 
 
@@ -38,7 +39,7 @@ def recorded(file: str) -> Iterator[Event]:
         raise FlowFileError(f"not UTF-8 text: {error.reason}", location=Location(file, 1)) from error
 
 
-def replay(policies: Sequence[str], file: str, *, as_json: bool) -> int:
+def replay(policies: Sequence[str], file: str, options: Options, *, as_json: bool) -> int:
     """Print what would be decided otherwise than it was (as JSON: everything). The exit code: 1 if anything would be."""
     if not policies:
         raise UsageError("name the policies to try on the recorded flows", hint="as in `harness predict policies/ --flows-from flows.json`")
@@ -54,7 +55,7 @@ def replay(policies: Sequence[str], file: str, *, as_json: bool) -> int:
     applied = [each.policy("default") for each in objects if each.kind != CIDR_GROUP]
     groups = tuple(each.cidr_group() for each in objects if each.kind == CIDR_GROUP)
     state = replace(found.state, cidr_groups=groups)
-    evaluator = Evaluator(state, Repository.empty().change(apply=[each.document for each in applied]), found.learned)
+    evaluator = Evaluator(state, Repository.empty(options).change(apply=[each.document for each in applied]), found.learned)
     for ref, error in evaluator.repository.errors.items():
         click.echo(f"warning: {ref} is refused, nothing of it is enforced: {error}", err=True)
     for each in applied:
