@@ -31,6 +31,7 @@ def model_options(capabilities: Capabilities) -> Options:
         host_firewall="host-firewall" in capabilities.features,
         ipv6="ipv6" in capabilities.features,
         auth_enabled="spire" in capabilities.features,
+        names_unknown=True,
     )
 
 

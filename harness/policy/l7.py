@@ -117,6 +117,11 @@ def _dns_answer(allows: Sequence[Applicable], request: Request) -> L7Answer:
     return L7Answer(L7Decision.UNKNOWN, "a rule that may match depends on what the model cannot know") if maybe else _DENIED
 
 
+def name_allowed(rules: ProxyRules, name: str) -> bool:
+    """Whether the DNS proxy lets a question for this name pass."""
+    return rules.everything or any(_matcher(rule).matches(name) for rule in rules.dns)
+
+
 @lru_cache(maxsize=4096)
 def _matcher(rule: DNSRule) -> FQDNMatcher:
     return FQDNMatcher(rule.match_name, "" if rule.match_name else rule.match_pattern)

@@ -13,8 +13,8 @@ from harness.clusters.memory.simulate import Route, simulate
 from harness.errors import ClusterError
 from harness.model.flow import FiveTuple
 from harness.model.probe import Ending, Probe, ProbeResult
-from harness.model.traffic import Protocol, RequestKind, Traffic
-from harness.model.verdict import PolicyRef, PolicyStatus
+from harness.model.traffic import Family, Protocol, RequestKind, Traffic
+from harness.model.verdict import PolicyRef, PolicyStatus, PolicyVerdict, Verdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, Options
 from harness.policy.repository import Repository
@@ -22,6 +22,7 @@ from harness.policy.repository import Repository
 FEATURES = frozenset({
     "l7-http",
     "l7-dns",
+    "fqdn",
     "tls-sni",
     "auth",
     "audit",
@@ -42,7 +43,6 @@ FEATURES = frozenset({
     "nodes-2",
 })
 LACKING = {
-    "fqdn": "the model alone learns no names from DNS: use a cluster that sends packets",
     "spire": "nothing authenticates in the model",
     "wireguard": "nothing is sent, so nothing is encrypted",
     "ipsec": "nothing is sent, so nothing is encrypted",
@@ -67,7 +67,9 @@ class MemoryCluster:
         self._land: Landscape | None = None
         self._audit = False
         self._repository = Repository.empty(self._options)
-        self._evaluator: Evaluator | None = None
+        self._evaluators: dict[str, Evaluator] = {}
+        self._learned: dict[str, dict[str, set[str]]] = {}
+        """What the DNS proxy of each node learned: the names of each address. Nothing expires, since no time passes."""
 
     def prepare(self, case: Case) -> Placement:
         self.release()
@@ -78,7 +80,7 @@ class MemoryCluster:
     def apply(self, change: Change) -> int:
         self._here()
         self._repository = self._repository.change(change.remove, [policy.document for policy in change.apply])
-        self._evaluator = None
+        self._evaluators.clear()
         self._revision += 1
         return self._revision
 
@@ -101,7 +103,8 @@ class MemoryCluster:
 
     def release(self) -> None:
         self._land = None
-        self._evaluator = None
+        self._evaluators.clear()
+        self._learned.clear()
         self._repository = Repository.empty(self._options)
 
     def close(self) -> None:
@@ -112,10 +115,25 @@ class MemoryCluster:
             raise ClusterError("no case is prepared")
         return self._land
 
-    def _model(self) -> Evaluator:
-        if self._evaluator is None:
-            self._evaluator = Evaluator(self._here().placement.state, self._repository)
-        return self._evaluator
+    def _model(self, node: str = "") -> Evaluator:
+        """The model as one node sees it: with the names that its DNS proxy learned."""
+        if node not in self._evaluators:
+            self._evaluators[node] = Evaluator(self._here().placement.state, self._repository, self._learned.get(node))
+        return self._evaluators[node]
+
+    def _learn(self, land: Landscape, probe: Probe, node: str, verdict: PolicyVerdict) -> None:
+        """A lookup that the proxy let pass teaches it the addresses of the name."""
+        request = probe.request
+        passed = verdict.egress.redirected and verdict.verdict is Verdict.ALLOW
+        if request is None or request.kind is not RequestKind.LOOKUP or not passed:
+            return
+        name = request.name.rstrip(".").lower()
+        for host in land.placement.state.externals:
+            if Family.of(host.address) is probe.family and name in (each.rstrip(".").lower() for each in host.names):
+                names = self._learned.setdefault(node, {}).setdefault(host.address, set())
+                if name not in names:
+                    names.add(name)
+                    self._evaluators.pop(node, None)
 
     def _observe(self, land: Landscape, probe: Probe) -> Observation:
         now = time.time_ns()
@@ -143,7 +161,10 @@ class MemoryCluster:
         traffic = Traffic(
             source.peer(machine, probe.family), machine.peer(source, probe.family), probe.protocol, port, probe.spoken, probe.family
         )
-        result, flows = simulate(probe, route, self._model().verdict(traffic), now, audit=self._audit)
+        node = source.node or ""
+        verdict = self._model(node).verdict(traffic)
+        self._learn(land, probe, node, verdict)
+        result, flows = simulate(probe, route, verdict, now, audit=self._audit)
         return Observation(probe, result, flows if self._with_flows else (), flows_on=self._with_flows)
 
     def _destination(self, land: Landscape, probe: Probe) -> tuple[Machine, int, str] | None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from harness.cases.case import Case, EndpointSpec, PartyKind, Placement, PortSpec
+from harness.cases.case import Case, EndpointSpec, Placement, PortSpec
+from harness.cases.resolver import with_resolver
 from harness.cases.state import cluster_state, external_addresses
 from harness.errors import ClusterError
-from harness.model.cluster import ClusterState, ContainerPort, Pod, Service, ServicePort
+from harness.model.cluster import Pod, Service, ServicePort
 from harness.model.flow import FlowEndpoint
 from harness.model.identity import CLUSTER_IDENTITY_MIN, LOCAL_IDENTITY_MIN, ReservedIdentity
 from harness.model.labels import NAMESPACE_LABEL
 from harness.model.probe import Site
-from harness.model.traffic import Entity, EntityName, External, Family, Peer, PodRef, Protocol, RequestKind
+from harness.model.traffic import Entity, EntityName, External, Family, Peer, PodRef, Protocol
 
 WORLD = ("192.0.2.1", "2001:db8:1::1")
 API_SERVER = ("172.18.0.254", "fd00:18::fe")
-KUBE_DNS = PodRef("kube-system", "kube-dns")
 _DNS_PORTS = {(Protocol.UDP, 53): "dns", (Protocol.TCP, 53): "dns"}
 
 
@@ -95,7 +95,7 @@ class _Builder:
         self._specs: dict[PodRef, EndpointSpec] = {ref: spec for spec in case.endpoints.values() for ref in spec.pods()}
 
     def build(self) -> Landscape:
-        state = self._state()
+        state = with_resolver(self._case, cluster_state(self._case))
         result = Landscape(Placement(state, self._addresses))
         nodes = sorted({*state.nodes, *(pod.node for pod in state.pods)})
         for place, node in enumerate(nodes):
@@ -123,18 +123,6 @@ class _Builder:
                 result.machines[address] = machine
         if site is not None:
             result.sites[site] = machine
-
-    def _state(self) -> ClusterState:
-        state = cluster_state(self._case)
-        if not _asks_dns(self._case):
-            return state
-        labels = {"k8s-app": KUBE_DNS.name}
-        ports = (ContainerPort(53, Protocol.UDP, "dns"), ContainerPort(53, Protocol.TCP, "dns-tcp"))
-        pod = Pod(PodRef(KUBE_DNS.namespace, "coredns"), labels, "a", "coredns", ports)
-        service_ports = (ServicePort(53, "dns", Protocol.UDP, "dns"), ServicePort(53, "dns-tcp", Protocol.TCP, "dns-tcp"))
-        service = Service(KUBE_DNS.namespace, KUBE_DNS.name, labels, service_ports, labels)
-        namespaces = {KUBE_DNS.namespace: {"kubernetes.io/metadata.name": KUBE_DNS.namespace}, **state.namespaces}
-        return replace(state, namespaces=namespaces, pods=(*state.pods, pod), services=(*state.services, service))
 
     def _pod(self, pod: Pod, place: int) -> Machine:
         spec = self._specs.get(pod.ref)
@@ -177,17 +165,6 @@ def _target_port(machine: Machine, port: ServicePort) -> int | None:
         return port.target_port
     ports = machine.pod.ports if machine.pod else ()
     return next((each.port for each in ports if each.name == port.target_port and each.protocol is port.protocol), None)
-
-
-def _asks_dns(case: Case) -> bool:
-    return any(
-        target.party.kind is PartyKind.NAME
-        or target.party.name == KUBE_DNS.name
-        or (expectation.request is not None and expectation.request.kind is RequestKind.LOOKUP)
-        for phase in case.phases
-        for expectation in phase.expectations
-        for target in expectation.targets
-    )
 
 
 def _reserved(number: ReservedIdentity, name: str) -> FlowEndpoint:

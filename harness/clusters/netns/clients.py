@@ -307,7 +307,8 @@ class Clients:
         except OSError as failure:
             self._failed(running, failure)
             return
-        got = speech.answered(running.buffer)
+        named = speech.lookup(probe) is not None
+        got = speech.looked_up(running.buffer, probe.protocol) if named else speech.answered(running.buffer)
         if got is not None:
             self._finish(running, Ending.ANSWERED, got)
 

@@ -38,14 +38,10 @@ _END = 3.0
 _T = TypeVar("_T")
 
 _FEATURES = frozenset({
-    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc", "audit", "auth",
+    "ipv4", "icmp", "services", "externals", "external-sources", "kube-apiserver", "host-endpoints", "to-services", "cidr-group", "clusterwide", "grpc", "l7-dns", "fqdn", "audit", "auth",
     *(f"nodes-{number}" for number in range(2, MAX_NODES + 1)),
 })  # fmt: skip
 _BY_ENVOY = ("l7-http", "tls-sni")
-_NOT_YET = {
-    "l7-dns": "the lab has no DNS proxy yet",
-    "fqdn": "the lab has no DNS proxy yet, so no name is ever learned",
-}
 _NEVER = {
     "spire": "the lab has no SPIRE server",
     "host-firewall": "the lab does not enforce host policies",
@@ -95,7 +91,7 @@ class NetnsCluster:
         atexit.register(self.close)
         about = self._connection.about
         self.pid: int = about["pid"]
-        lacking = {**_NOT_YET, **_NEVER}
+        lacking = dict(_NEVER)
         features = set(_FEATURES)
         for name, why in (("ipv6", "this machine has no IPv6"), ("sctp", "this machine's kernel has no SCTP")):
             if about[name]:

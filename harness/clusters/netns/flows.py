@@ -222,6 +222,7 @@ class _Event:
                 direction=direction,
                 source=self._source.flow,
                 destination=self._destination.flow,
+                destination_names=self._destination.names,
                 event_type=kind,
                 node=self._node,
                 tcp_flags=packet.flags,

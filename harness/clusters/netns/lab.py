@@ -6,6 +6,7 @@ Runs in the lab's own process (`__main__` starts it there); tests see it through
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import signal
@@ -17,6 +18,12 @@ from typing import Any
 
 from harness.clusters.netns import addresses, speech, tls
 from harness.clusters.netns.clients import Clients
+from harness.clusters.netns.dns import local
+from harness.clusters.netns.dns import records as dns_records
+from harness.clusters.netns.dns.learned import Learned
+from harness.clusters.netns.dns.local import Local
+from harness.clusters.netns.dns.proxy import DnsProxies, Heard
+from harness.clusters.netns.dns.zone import zone
 from harness.clusters.netns.filter import NodeFilter, Wanted
 from harness.clusters.netns.flows import FlowMaker
 from harness.clusters.netns.kernel import Namespace
@@ -39,9 +46,7 @@ from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Probe, Site
 from harness.model.traffic import Family, PodRef, Protocol, RequestKind
 from harness.model.verdict import Decision, PolicyRef, PolicyStatus
-from harness.policy.compile import compile_maps
-from harness.policy.evaluate import Evaluator
-from harness.policy.map import DirectionPolicy, EndpointPolicy, PolicyMaps
+from harness.policy.map import DirectionPolicy, EndpointPolicy
 from harness.policy.options import Options
 from harness.policy.repository import Repository
 from harness.probes.agent import AgentEvent
@@ -72,7 +77,11 @@ class Lab:
         self._discarded: set[int] = set()
         self._ports = ProxyPorts()
         self._proxies = Proxies(folder, self._logged, self._flows.lost, ipv6=self._options.ipv6)
-        self._redirection = Redirection(self._ports, self._proxies, self._filters, self._topology)
+        self._dns = DnsProxies(self._dns_heard, ipv6=self._options.ipv6)
+        self._learned = Learned()
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._forgets: set[asyncio.Task[None]] = set()
+        self._redirection = Redirection(self._ports, self._proxies, self._dns, self._filters, self._topology)
         self._changing = asyncio.Lock()
         self._revision = 0
         for name in ("a", "b"):
@@ -87,7 +96,7 @@ class Lab:
         self._slots: dict[PodRef, PodSlot] = {}
         self._sites: dict[tuple[Site, Family], tuple[Namespace, str]] = {}
         self._repository = Repository.empty(self._options)
-        self._evaluator = Evaluator(self._state, self._repository)
+        self._local = local.compiled(self._state, self._repository, self._learned, ())
         self._enforced: Mapping[PodRef, EndpointPolicy] = {}
 
     def _node(self, name: str) -> Host:
@@ -136,29 +145,25 @@ class Lab:
         found["world"] = self._topology.world.addresses
         found["kube-apiserver"] = self._topology.kube_apiserver.addresses
         self._repository = Repository.empty(replace(self._options, audit=deployment.audit))
-        self._evaluator = Evaluator(state, self._repository)
-        maps = compile_maps(self._evaluator)
-        self._enforce(maps, self._enforceable(maps))
+        self._servers.names = zone(state, found)
+        self._local = local.compiled(state, self._repository, self._learned, ())
+        self._enforce(self._local, self._enforceable(self._local))
         return found
 
     async def apply(self, remove: Sequence[PolicyRef], documents: Sequence[Mapping[str, Any]]) -> int:
         """Change the policies; they are enforced, by packet filter and proxies, when this returns. The number of the new revision."""
         async with self._changing:
             repository = self._repository.change(remove, documents)
-            evaluator = Evaluator(self._state, repository)
-            maps = compile_maps(evaluator)
-            enforced = self._enforceable(maps)
-            await self._redirection.serve(self._at_nodes(enforced))
-            self._enforce(maps, enforced)
-            self._repository, self._evaluator = repository, evaluator
+            await self._change(repository, local.compiled(self._state, repository, self._learned, self._filters))
             return self._revision
 
     def status(self, policies: Sequence[PolicyRef]) -> Mapping[PolicyRef, PolicyStatus]:
-        return {ref: self._evaluator.status(ref) for ref in policies}
+        return {ref: self._local.evaluator.status(ref) for ref in policies}
 
     def run(self, probes: Sequence[Probe]) -> None:
         """Send probes; what happens to them is told by events."""
         self._proxies.check()
+        self._dns.check()
         if any(speech.speaks(probe) is RequestKind.TLS for probe in probes):
             tls.prepare()
         self._open_built_ins(probes)
@@ -172,6 +177,8 @@ class Lab:
         self._clients.clear()
         self._servers.close()
         self._read_logs()
+        self._dns.close()
+        self._learned.clear()
         self._discarded.clear()
         for name, filter_ in self._filters.items():
             filter_.serve(())
@@ -200,6 +207,14 @@ class Lab:
     def fault_kill_proxy(self, node: str) -> None:
         """The node's proxy dies."""
         os.kill(self._proxies.pids[node], signal.SIGKILL)
+
+    def fault_kill_dns_proxy(self, node: str) -> None:
+        """The node's DNS proxy dies."""
+        self._dns.kill(node)
+
+    async def fault_expire_names(self) -> None:
+        """Every name's time is over."""
+        await self._forget(math.inf)
 
     def proxies(self) -> Mapping[str, int]:
         """The process of each node's proxy, where it has one."""
@@ -237,6 +252,9 @@ class Lab:
         self._clients.clear()
         self._servers.close()
         self._proxies.close()
+        self._dns.close()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         for name, log in self._logs.items():
             self._loop.remove_reader(log.fileno())
             log.close()
@@ -297,9 +315,9 @@ class Lab:
 
     # Enforcing
 
-    def _enforceable(self, maps: PolicyMaps) -> Mapping[PodRef, EndpointPolicy]:
+    def _enforceable(self, new: Local) -> Mapping[PodRef, EndpointPolicy]:
         """The policies of the case's pods. Raises ClusterError for rules that the lab would leave half enforced."""
-        enforced = {ref: _with_former(policy, self._enforced.get(ref)) for ref, policy in maps.endpoints.items() if ref in self._slots}
+        enforced = {ref: _with_former(new.of(slot.node).endpoints[ref], self._enforced.get(ref)) for ref, slot in self._slots.items()}
         self._redirection.check(self._at_nodes(enforced))
         return enforced
 
@@ -314,12 +332,52 @@ class Lab:
         for flow in records.flows(line, snapshot, self._flows.origins, self._flows.now(f"node-{node}")):
             self._flows.emit(replace(flow, uuid=self._flows.uuid()))
 
-    def _enforce(self, maps: PolicyMaps, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
+    async def _change(self, repository: Repository, new: Local) -> None:
+        enforced = self._enforceable(new)
+        await self._redirection.serve(self._at_nodes(enforced))
+        self._enforce(new, enforced)
+        self._repository, self._local = repository, new
+
+    async def _dns_heard(self, heard: Heard) -> None:
+        """A DNS proxy tells of a question, or of an answer that its client does not have yet: what it opens is open when this returns."""
+        said = heard.said
+        if said.response and said.addresses and said.rcode == 0:
+            self._learned.learn(heard.node, said.name, said.addresses, self._loop.time() + said.ttl)
+            await self._relearn()
+        self._read_logs()
+        flow = dns_records.flow(heard, self._snapshots[self._revision], self._flows.now(f"node-{heard.node}"))
+        self._flows.emit(replace(flow, uuid=self._flows.uuid()))
+
+    async def _relearn(self) -> None:
+        """Enforce what the names come to that are known now."""
+        async with self._changing:
+            new = local.compiled(self._state, self._repository, self._learned, self._filters, self._local)
+            if new.names != self._local.names:
+                await self._change(self._repository, new)
+        until = self._learned.next_end()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+        if until is not None:
+            self._forgetting = self._loop.call_at(until, self._forget_soon)
+
+    def _forget_soon(self) -> None:
+        task = self._loop.create_task(self._forget(self._loop.time()))
+        self._forgets.add(task)
+        task.add_done_callback(self._forgets.discard)
+
+    async def _forget(self, now: float) -> None:
+        if self._learned.forget(now):
+            await self._relearn()
+
+    def _enforce(self, new: Local, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
         self._revision += 1
         snapshot = Snapshot(
             revision=self._revision,
             cluster=LOCAL_CLUSTER,
-            maps=maps,
+            maps=new.maps,
+            local=new.nodes,
+            names=new.names,
             pods={
                 ref: PodPlace(
                     slot.node, slot.link, slot.addresses, 1000 + slot.number * addresses.MAX_NODES + addresses.node_index(slot.node)
@@ -333,7 +391,9 @@ class Lab:
         self._snapshots[self._revision] = snapshot
         self._snapshots.pop(self._revision - _REVISIONS_KEPT, None)
         for name, filter_ in self._filters.items():
-            filter_.change(Wanted(self._revision, snapshot.peers(name), maps.ipcache, snapshot.links(name), snapshot.link_addresses(name)))
+            filter_.change(
+                Wanted(self._revision, snapshot.peers(name), new.of(name).ipcache, snapshot.links(name), snapshot.link_addresses(name))
+            )
         self._enforced = enforced
 
     # Probing

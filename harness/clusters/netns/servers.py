@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clusters.netns import speech, tls
+from harness.clusters.netns.dns import message
+from harness.clusters.netns.dns.message import Answer
 from harness.clusters.netns.grpc_ends import PREFACE, GrpcEnds
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.reactor import READ, Reactor
@@ -48,6 +50,8 @@ class Servers:
         self._sockets: dict[Served, socket.SocketType] = {}
         self._open: set[_Connection] = set()
         self.seen: dict[str, str] = {}
+        self.names: Mapping[str, Answer] = {}
+        """What those that serve DNS know."""
         self.grpc = GrpcEnds(folder, self.seen)
         self._talks: dict[asyncio.Task[None], Served] = {}
 
@@ -129,6 +133,13 @@ class Servers:
                 data, client = sock.recvfrom(_LONGEST)
             except OSError:
                 return
+            if served.serve == "dns":
+                resolved = message.resolved(data, self.names.get, served.name)
+                if resolved is not None:
+                    self.seen[resolved[0]] = served.name
+                    with suppress(OSError):
+                        sock.sendto(resolved[1], client)
+                continue
             got = speech.heard(data, served.name, http=False, raw=True)
             if got is None:
                 continue
@@ -178,6 +189,9 @@ class _Connection:
         if not data or len(self._buffer) > _LONGEST:
             return self.end()
         serve = self.served.serve
+        if serve == "dns":
+            self._buffer += data
+            return self._resolve()
         try:
             self._buffer += self._opened(data, serve)
         except (ssl.SSLError, OSError):
@@ -205,6 +219,21 @@ class _Connection:
         except OSError:
             return self.end()
         return self.end() if got.last else False
+
+    def _resolve(self) -> bool:
+        """Answer the questions that are there. Whether that was the end: no answer to what is no question, as of a resolver."""
+        while True:
+            asked, self._buffer = message.unframed(self._buffer)
+            if asked is None:
+                return False
+            resolved = message.resolved(asked, self._servers.names.get, self.served.name)
+            if resolved is None:
+                return self.end()
+            self._servers.seen[resolved[0]] = self.served.name
+            try:
+                self.sock.send(message.framed(resolved[1]), socket.MSG_DONTWAIT)
+            except OSError:
+                return self.end()
 
     def _opened(self, data: bytes, serve: str) -> bytes:
         """What was said, where it was said in TLS too."""

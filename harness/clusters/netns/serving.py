@@ -24,7 +24,7 @@ from harness.probes.agent import AgentEvent
 _CALLS: Mapping[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
-        Lab.about, Lab.apply, Lab.counters, Lab.fault_close, Lab.fault_discard_flows, Lab.fault_kill_proxy, Lab.fault_lose_events, Lab.namespaces, Lab.prepare, Lab.proxies,
+        Lab.about, Lab.apply, Lab.counters, Lab.fault_close, Lab.fault_discard_flows, Lab.fault_expire_names, Lab.fault_kill_dns_proxy, Lab.fault_kill_proxy, Lab.fault_lose_events, Lab.namespaces, Lab.prepare, Lab.proxies,
         Lab.published, Lab.release, Lab.ruleset, Lab.run, Lab.status, Lab.stop,
     )
 }  # fmt: skip

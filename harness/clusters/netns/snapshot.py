@@ -26,6 +26,8 @@ class Party:
     flow: FlowEndpoint
     pod: PodRef | None = None
     node: str = ""
+    names: tuple[str, ...] = ()
+    """What DNS taught the node of the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,15 @@ class Snapshot:
     nodes: Mapping[str, tuple[str, ...]]
     kube_apiserver: tuple[str, ...]
     enforced: Mapping[PodRef, EndpointPolicy]
+    local: Mapping[str, PolicyMaps] = field(default_factory=dict)
+    """The maps of the nodes that learned names: those alone know the addresses' identities."""
+    names: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    """Those names, by node and address."""
     _parties: dict[str, dict[bytes, Party]] = field(default_factory=dict)
+
+    def of(self, node: str) -> PolicyMaps:
+        """The maps that a node goes by."""
+        return self.local.get(node, self.maps)
 
     def peers(self, node: str) -> Mapping[str, int]:
         """The identity of every exact address, as the node sees it."""
@@ -76,7 +86,7 @@ class Snapshot:
             known = self._parties[node] = self._known(node)
         found = known.get(packed)
         if found is None:
-            found = known[packed] = self._outside(packed)
+            found = known[packed] = self._outside(node, packed)
         return found
 
     def policy(self, pod: PodRef | None, direction: Direction) -> DirectionPolicy | None:
@@ -106,19 +116,19 @@ class Snapshot:
                 out[packed] = Party(address, FlowEndpoint(identity=identity, labels=self._labels(identity)))
         return out
 
-    def _outside(self, packed: bytes) -> Party:
+    def _outside(self, node: str, packed: bytes) -> Party:
         address = ipaddress.ip_address(packed)
+        maps = self.of(node)
         best = max(
-            (
-                network
-                for network in map(ipaddress.ip_network, self.maps.ipcache)
-                if network.version == address.version and address in network
-            ),
+            (network for network in map(ipaddress.ip_network, maps.ipcache) if network.version == address.version and address in network),
             key=lambda network: network.prefixlen,
             default=None,
         )
-        identity = int(self.maps.ipcache[str(best)]) if best is not None else int(ReservedIdentity.UNKNOWN)
-        return Party(str(address), FlowEndpoint(identity=identity, labels=self._labels(identity)))
+        identity = int(maps.ipcache[str(best)]) if best is not None else int(ReservedIdentity.UNKNOWN)
+        known = maps.identities.get(identity)
+        labels = printed(known.labels) if known is not None else ()
+        names = tuple(sorted(self.names.get(node, {}).get(str(address), ())))
+        return Party(str(address), FlowEndpoint(identity=identity, labels=labels), names=names)
 
     def _labels(self, identity: int) -> tuple[str, ...]:
         known = self.maps.identities.get(identity)

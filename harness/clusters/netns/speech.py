@@ -9,12 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from harness.clusters.netns.dns import message
 from harness.model.probe import Probe
-from harness.model.traffic import Protocol, RequestKind
+from harness.model.traffic import Protocol, Request, RequestKind
 
-SERVED = ("auto", "http", "grpc", "tls", "echo", "sink")
+SERVED = ("auto", "http", "grpc", "tls", "echo", "sink", "dns")
 """What a port can speak here."""
 _WORD = b"harness "
+_BARE_NAME = "harness.invalid"
+"""What a DNS server is asked for where a probe names nothing: it has no such name, and says so."""
 _HTTP_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
 _HTTP_END = b"\r\n\r\n"
 _NONCE = b"\r\nX-Harness-Nonce:"
@@ -29,7 +32,7 @@ class Said(NamedTuple):
     status: int | None = None
 
 
-_SPOKEN = (RequestKind.HTTP, RequestKind.GRPC, RequestKind.TLS, RequestKind.ICMP, RequestKind.ICMP6)
+_SPOKEN = (RequestKind.HTTP, RequestKind.GRPC, RequestKind.TLS, RequestKind.LOOKUP, RequestKind.ICMP, RequestKind.ICMP6)
 
 
 def unspoken(probe: Probe) -> str:
@@ -51,6 +54,10 @@ def request(probe: Probe) -> bytes:
     """What the client sends once it is connected."""
     if not probe.protocol.has_ports:
         return probe.nonce.encode()
+    wanted = lookup(probe)
+    if wanted is not None:
+        asked = message.question(wanted.name, probe.family, probe.nonce)
+        return message.framed(asked) if probe.protocol is Protocol.TCP else asked
     if speaks(probe) is not RequestKind.HTTP:
         return _WORD + probe.nonce.encode() + b"\n"
     wanted = probe.request
@@ -69,6 +76,24 @@ _GET = b"GET / HTTP/1.1\r\nHost: %b\r\nX-Harness-Nonce: %b\r\nConnection: close\
 def host(address: str, port: int) -> bytes:
     """What a client calls a server that it knows by address."""
     return (f"[{address}]:{port}" if ":" in address else f"{address}:{port}").encode()
+
+
+def lookup(probe: Probe) -> Request | None:
+    """The name that a probe asks for; None for a probe of another kind."""
+    if probe.request is not None:
+        return probe.request if probe.request.kind is RequestKind.LOOKUP else None
+    return Request(RequestKind.LOOKUP, name=_BARE_NAME) if probe.serve == "dns" else None
+
+
+def looked_up(data: bytes, protocol: Protocol) -> Said | None:
+    """As `answered`, of a DNS server."""
+    if protocol is Protocol.TCP:
+        whole, _ = message.unframed(data)
+        if whole is None:
+            return None
+        data = whole
+    found = message.said(data)
+    return Said(*found) if found is not None else None
 
 
 def answered(data: bytes) -> Said | None:

@@ -16,7 +16,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from harness.cases.case import Case
+from harness.cases.case import Case, Serve
+from harness.cases.resolver import PORTS, RESOLVER, with_resolver
 from harness.cases.state import cluster_state, external_addresses
 from harness.clusters.netns import speech
 from harness.errors import ClusterError
@@ -173,9 +174,12 @@ class Deployment:
             for external in case.externals.values()
             for port in external.ports
         ]
+        state = with_resolver(case, cluster_state(case))
+        if RESOLVER in (pod.ref for pod in state.pods):
+            ports += [Port(RESOLVER, "", port.protocol, port.port, Serve.DNS.value) for port in PORTS]
         return cls(
             case=case.name,
-            state=cluster_state(case),
+            state=state,
             ports=tuple(port for port in ports if port.serve in speech.SERVED),
             externals=external_addresses(case),
             audit=any("audit" in each.features for each in (case.requires, *(phase.requires for phase in case.phases))),

@@ -89,7 +89,7 @@ def unsupported(port: ProxyPort) -> ClusterError | None:
             f"the lab's proxies do not do what a rule for port {port.target} asks for: {port.rules.beyond}",
             hint="Run this case on a cluster, or with `--cluster=memory`.",
         )
-    if port.redirect not in ("http", "tls"):
+    if port.redirect not in ("http", "tls", "dns"):
         return ClusterError(
             f"the lab does not enforce {port.redirect} rules yet (port {port.target})",
             hint="Run this case on a cluster that does, or with `--cluster=memory`.",

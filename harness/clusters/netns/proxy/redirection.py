@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.clusters.netns import addresses
+from harness.clusters.netns.dns.proxy import DnsProxies
 from harness.clusters.netns.filter import NodeFilter
 from harness.clusters.netns.proxy.proxies import Proxies, unsupported
 from harness.clusters.netns.redirect import ROUTING_TABLE, ProxyPort, ProxyPorts, own_ports
@@ -17,9 +18,10 @@ from harness.policy.map import EndpointPolicy
 class Redirection:
     """`filters` are those of all nodes, by name. Policies come as pairs of a node and what is enforced for one of its pods."""
 
-    def __init__(self, ports: ProxyPorts, proxies: Proxies, filters: Mapping[str, NodeFilter], topology: Topology) -> None:
+    def __init__(self, ports: ProxyPorts, proxies: Proxies, dns: DnsProxies, filters: Mapping[str, NodeFilter], topology: Topology) -> None:
         self._ports = ports
         self._proxies = proxies
+        self._dns = dns
         self._filters = filters
         self._topology = topology
         self._prepared: set[str] = set()
@@ -39,7 +41,9 @@ class Redirection:
                 self._filters[node].redirect(own)
                 self._topology.deliver_marked(node, DELIVER, ROUTING_TABLE, own)
                 self._prepared.add(node)
-            await self._proxies.serve(node, self._topology.nodes[node].namespace, ports)
+            namespace = self._topology.nodes[node].namespace
+            self._dns.serve(node, namespace, [port for port in ports if port.redirect == "dns"])
+            await self._proxies.serve(node, namespace, [port for port in ports if port.redirect != "dns"])
 
     def _wanted(self, policies: Iterable[tuple[str, EndpointPolicy]]) -> Mapping[str, set[ProxyPort]]:
         wanted: dict[str, set[ProxyPort]] = {name: set() for name in self._filters}
