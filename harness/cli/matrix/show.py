@@ -29,7 +29,9 @@ def table(matrix: Matrix, *, wide: bool) -> str:
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, highlight=False, width=None if terminal and not wide else 1_000_000)
     columns = [each for each in _COLUMNS if each[0] in (Reach.ALLOW, Reach.DENY) or any(matrix.among(row, each[0]) for row in matrix.rows)]
-    made = Table("TO", "PORT", *(title for _, title, _ in columns), box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("TO", "PORT", *(title for _, title, _ in columns)):
+        made.add_column(title, overflow="fold")
     most = None if wide else _MOST
     last = ""
     for row in matrix.rows:
