@@ -26,7 +26,6 @@ from harness.engine.settings import Settings
 CONTEXT = os.environ.get("HARNESS_TEST_KUBE_CONTEXT", "")
 COMMAND = shlex.split(os.environ.get("HARNESS_TEST_FAULT_COMMAND", ""))
 SUITES = Path(__file__).resolve().parents[3] / "suites"
-AT_ONCE = 3
 pytestmark = [
     pytest.mark.skipif(
         not (CONTEXT and COMMAND),
@@ -78,7 +77,7 @@ def only_the_last(case: Case) -> Case:
 
 
 class Runs:
-    """Each case in a session of its own, a few at a time, step by step."""
+    """Each case in a session of its own, side by side, step by step."""
 
     def __init__(self, sessions: Sequence[tuple[Case, Session]], pool: ThreadPoolExecutor) -> None:
         self._sessions = sessions
@@ -96,19 +95,27 @@ class Runs:
         return out
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[[Sequence[Case]], Runs]]:
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[Sequence[Session]]:
+    """One for each case, with a connection of its own, opened while the cluster is still sound."""
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
 
-        def one(case: Case) -> tuple[Case, Session]:
+        def one(_: Case) -> Session:
             cluster = KubernetesCluster(KubernetesOptions(context=CONTEXT, require_flows=True))
             stack.callback(cluster.close)
             session = Session(cluster, Settings(hubble=Hubble.REQUIRE), lambda _: None)
             stack.callback(session.close)
-            return case, session
+            return session
 
-        yield lambda cases: Runs(list(pool.map(one, cases)), pool)
+        pool = stack.enter_context(ThreadPoolExecutor(len(CASES)))
+        yield list(pool.map(one, CASES))
+
+
+@pytest.fixture
+def opened(sessions) -> Iterator[Callable[[Sequence[Case]], Runs]]:
+    """Each case in a session, deployed anew."""
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        yield lambda cases: Runs(list(zip(cases, sessions, strict=True)), pool)
 
 
 def outcomes(finished: Mapping[str, PhaseFinished], outcome: Outcome) -> list[str]:
@@ -138,6 +145,14 @@ def test_what_is_only_slow_passes(switch, opened):
     assert outcomes(finished, Outcome.PASSED) == list(finished)
 
 
+def test_a_later_phase_by_itself_passes_only_when_its_policies_are_enforced(opened):
+    """Its earlier phases are replayed at once: an agent that only claims to enforce lets everything through, as this phase expects."""
+    runs = opened([only_the_last(case) for case in CASES])
+    with fault("enforce-leak=3s"):
+        finished = runs.run(lambda case: case.phases[-1:])
+    assert not outcomes(finished, Outcome.PASSED)
+
+
 def test_without_relay_everything_is_unknown(opened):
     runs = opened(CASES)
     before = runs.run(lambda case: case.phases[:1])
@@ -145,11 +160,3 @@ def test_without_relay_everything_is_unknown(opened):
         after = runs.run(lambda case: case.phases[1:])
     assert outcomes(before, Outcome.PASSED) == list(before)
     assert outcomes(after, Outcome.UNKNOWN) == list(after)
-
-
-def test_a_later_phase_by_itself_passes_only_when_its_policies_are_enforced(opened):
-    """Its earlier phases are replayed at once: an agent that only claims to enforce lets everything through, as this phase expects."""
-    runs = opened([only_the_last(case) for case in CASES])
-    with fault("enforce-leak=3s"):
-        finished = runs.run(lambda case: case.phases[-1:])
-    assert not outcomes(finished, Outcome.PASSED)
