@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Serve, Target
+from harness.cases.resolver import RESOLVER, with_resolver
 from harness.cases.state import cluster_state
 from harness.model.cluster import ClusterState, Pod
 from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, Protocol, Request, RequestKind, Traffic
@@ -37,7 +38,7 @@ class Oracle:
 
     def __init__(self, case: Case, options: Options) -> None:
         self._options = options
-        self._state = cluster_state(case)
+        self._state = with_resolver(case, cluster_state(case))
         self._traffic = {
             phase.name: [(each, tuple(traffic(case, self._state, each))) for each in phase.expectations] for phase in case.phases
         }
@@ -81,7 +82,8 @@ def _by(expectation: Expectation, verdict: PolicyVerdict, side: Direction | None
 def traffic(case: Case, state: ClusterState, expectation: Expectation) -> Iterator[Traffic]:
     """Every unit of traffic that the expectation speaks of, after service translation."""
     for family, source, target in itertools.product(_families(expectation), expectation.sources, expectation.targets):
-        protocol, port = _protocol(target, family)
+        lookup = expectation.request is not None and expectation.request.kind is RequestKind.LOOKUP
+        protocol, port = (target.protocol, target.port or 53) if lookup else _protocol(target, family)
         for sender, receiver, reached in _pairs(case, state, source, target, family, port):
             yield Traffic(sender, receiver, protocol, reached, expectation.request or _bare(case, target), family)
 
@@ -132,6 +134,8 @@ def _ends(case: Case, state: ClusterState, party: Party, family: Family, port: i
             yield External(next((each for each in addresses if Family.of(each) is family), WORLD[family])), port
         case PartyKind.ADDRESS:
             yield External(party.name), port
+        case PartyKind.BUILTIN if party.name == "kube-dns":
+            yield pods[RESOLVER], port
         case PartyKind.BUILTIN:
             yield (External(WORLD[family]) if party.name == "world" else Entity(EntityName(party.name))), port
         case _:
