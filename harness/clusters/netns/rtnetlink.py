@@ -45,6 +45,7 @@ _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTN_LOCAL = 2
+_LOCAL_TABLE = 255
 _FRA_PRIORITY = 6
 _FRA_FWMARK = 10
 _FRA_FWMASK = 16
@@ -128,6 +129,15 @@ def route(prefix: str, index: int, gateway: str | None = None) -> bytes:
     if gateway:
         body += _attribute(_RTA_GATEWAY, _packed(gateway)[1])
     return _message(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, body + _attribute(_RTA_OIF, struct.pack("=I", index)))
+
+
+def delivered(text: str) -> bytes:
+    """What comes for this address is this namespace's own. The kernel adds that to an IPv6 address itself, but leaves it to a thread of
+    its own, that a busy machine lets wait: whoever spoke from the address at once lost the answer."""
+    family, packed = _packed(text)
+    body = struct.pack("=BBBBBBBBI", family, len(packed) * 8, 0, 0, _LOCAL_TABLE, 4, 0, _RTN_LOCAL, 0)
+    body += _attribute(_RTA_DST, packed) + _attribute(_RTA_OIF, struct.pack("=I", LOOPBACK))
+    return _message(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, body)
 
 
 def deliver_marked(family: int, mark: int, table: int) -> list[bytes]:

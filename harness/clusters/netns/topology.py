@@ -7,7 +7,7 @@ only forwards.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +158,7 @@ class Topology:
         """Let the world have these addresses too."""
         new = self._usable({address for address in wanted if address not in self.world.extra and address not in self.world.addresses})
         if new:
-            rtnetlink.send(self.world.namespace, [rtnetlink.address(rtnetlink.LOOPBACK, each) for each in new])
+            rtnetlink.send(self.world.namespace, [*(rtnetlink.address(rtnetlink.LOOPBACK, each) for each in new), *self._delivered(new)])
             self.world.extra.update(new)
 
     @property
@@ -217,9 +217,13 @@ class Topology:
             rtnetlink.up(rtnetlink.LOOPBACK, ipv6=self.ipv6),
             rtnetlink.up(_UPLINK, ipv6=self.ipv6),
             *(rtnetlink.address(_UPLINK, each) for each in own),
+            *self._delivered(own),
             rtnetlink.route("0.0.0.0/0", _UPLINK, addresses.GATEWAY4),
             *self._six("::/0", _UPLINK),
         ]
+
+    def _delivered(self, own: Iterable[str]) -> Iterator[bytes]:
+        return (rtnetlink.delivered(each) for each in own if ":" in each)
 
     def _six(self, prefix: str, index: int) -> list[bytes]:
         return [rtnetlink.route(prefix, index, addresses.GATEWAY6)] if self.ipv6 else []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.clusters.netns.topology import ipv6_here
 from tests.clusters.netns.conftest import require_lab
 from tests.clusters.netns.inside import NOBODY
 
@@ -54,3 +55,10 @@ def test_no_packet_slips_through_a_change_of_policies_or_gets_lost_in_it() -> No
     seen = run(module="inside_changes")
     assert seen["sent"] > 100
     assert (seen["lost"], seen["leaked"]) == (0, 0)
+
+
+@pytest.mark.skipif(not ipv6_here(), reason="this machine has no IPv6")
+def test_an_ipv6_address_gets_its_answers_from_the_moment_it_is_there() -> None:
+    """The kernel alone would leave that to a thread of its own, and on a busy machine the first answers to a new address were lost."""
+    require_lab()
+    assert run(module="inside_addresses") == {"late": 0}
