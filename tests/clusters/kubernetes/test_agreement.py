@@ -18,7 +18,7 @@ from harness.engine.session import Session
 from harness.engine.settings import Settings
 from harness.model.verdict import Verdict
 from harness.policy.options import Options
-from tests.clusters.kubernetes.vector_cases import Asked, asked, case_text, runnable
+from tests.conformance.vector_cases import Asked, asked, case_text, runnable
 from tests.conformance.vectors import VERSIONS, Vector, scenarios, spec_cases
 
 CONTEXT = os.environ.get("HARNESS_TEST_KUBE_CONTEXT", "")

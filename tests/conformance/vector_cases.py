@@ -1,12 +1,14 @@
-"""Recorded scenarios as cases that a real cluster can run: pods, policies and the engine's verdicts as expectations. Not the vectors' reader."""
+"""Recorded scenarios as cases that a cluster can run: pods, policies and the engine's verdicts as expectations. Not the vectors' reader."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
+from harness.cases.hosts import is_address
 from harness.model.traffic import Protocol
 from harness.model.verdict import Decision
 from harness.policy.options import Options
@@ -16,12 +18,13 @@ from tests.conformance.vectors import Vector
 
 _NODES = {"n1": "a", "n2": "b"}
 _ECHO = {"ICMP": (8, "icmp"), "ICMPv6": (128, "icmp6")}
+_HOSTS = frozenset({"host", "remote-node", "kube-apiserver"})
 _POD_KEYS = frozenset({"namespace", "name", "labels", "serviceAccount", "ports", "node"})
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One flow of a scenario that pods of the cluster can send."""
+    """One flow of a scenario that the cluster can send."""
 
     source: str
     target: str
@@ -32,9 +35,10 @@ class Asked:
 
     @property
     def sentence(self) -> str:
+        target = f"[{self.target}]" if ":" in self.target else self.target
         if self.protocol in _ECHO:
-            return f"{self.source} -> {self.target} {_ECHO[self.protocol][1]}"
-        return f"{self.source} -> {self.target}:{self.port}/{self.protocol}"
+            return f"{self.source} -> {target} {_ECHO[self.protocol][1]}"
+        return f"{self.source} -> {target}:{self.port}/{self.protocol}"
 
     @property
     def expectation(self) -> dict[str, Any]:
@@ -45,16 +49,31 @@ class Asked:
         return {"allow": self.sentence}
 
 
-def asked(vector: Vector, protocols: Iterable[str]) -> list[Asked]:
-    """The flows between different pods over protocols that the cluster carries, each once."""
+def asked(vector: Vector, protocols: Iterable[str], *, outside: bool = False) -> list[Asked]:
+    """The flows between different pods over protocols that the cluster carries, each once; with `outside` those to and from nodes, the
+    API server and addresses of the world too."""
     found: dict[str, Asked] = {}
     for flow, verdict in zip(vector.document["flows"], vector.verdicts, strict=True):
-        source, target, protocol, port = flow["src"], flow["dst"], flow["protocol"], flow["port"]
+        protocol, port = flow["protocol"], flow["port"]
+        ends = [_end(flow[side], protocol, outside=outside) for side in ("src", "dst")]
         sent = port == _ECHO[protocol][0] if protocol in _ECHO else port > 0
-        if "/" in source and "/" in target and "world:" not in source + target and source != target and protocol in protocols and sent:
-            each = Asked(_key(source), _key(target), protocol, port, Decision(verdict["egress"]), Decision(verdict["ingress"]))
+        if all(ends) and ends[0] != ends[1] and protocol in protocols and sent:
+            each = Asked(ends[0], ends[1], protocol, port, Decision(verdict["egress"]), Decision(verdict["ingress"]))
             found.setdefault(each.sentence, each)
     return list(found.values())
+
+
+def _end(text: str, protocol: str, *, outside: bool) -> str:
+    """Who that is in a case; '' for what no flow of a case can come from or go to."""
+    kind, colon, address = text.partition(":")
+    if kind == "world" and colon:
+        own = ip_address(address)
+        # A link-local address is nowhere in particular; an echo request goes to addresses of its own family.
+        usable = not own.is_link_local and _ECHO.get(protocol, (0, ""))[1] != ("icmp6" if own.version == 4 else "icmp")
+        return address if outside and usable else ""
+    if "/" in text:
+        return _key(text)
+    return text if outside and text in _HOSTS else ""
 
 
 def _key(text: str) -> str:
@@ -67,6 +86,9 @@ def runnable(vector: Vector, options: Options) -> bool:
     if document.get("enforcement") not in (None, "", "default") or any(set(pod) - _POD_KEYS for pod in document["pods"]):
         return False
     if any("error" in verdict.values() for verdict in vector.verdicts) or vector.policy_errors:
+        return False
+    # An API server outside of the cluster is nothing that a case can say.
+    if any("kubeAPIServer" in each for each in document["externals"]):
         return False
     # A real pod always has a service account.
     if any(pod["serviceAccount"] is None for pod in document["pods"]) and "serviceaccount" in str(document["policies"]):
@@ -101,7 +123,24 @@ def case_text(name: str, scenarios: Sequence[tuple[Vector, Sequence[Asked]]]) ->
         before = [_reference(each) for each in policies]
     endpoints = {_key(f"{pod['namespace']}/{pod['name']}"): _endpoint(pod, flows.values()) for pod in document["pods"]}
     # JSON, which is YAML: a plain `y` is a boolean to kubectl and so to the harness.
-    return json.dumps({"case": name, "namespaces": _namespaces(document), "endpoints": endpoints, "phases": phases}, indent=1)
+    return json.dumps(
+        {"case": name, "namespaces": _namespaces(document), "endpoints": endpoints, **_externals(flows.values()), "phases": phases},
+        indent=1,
+    )
+
+
+def _externals(flows: Iterable[Asked]) -> dict[str, Any]:
+    """The addresses of the world that flows go to, each an external that serves what it is asked for."""
+    ports: dict[str, dict[tuple[int, str], dict[str, Any]]] = {}
+    for each in flows:
+        if is_address(each.target):
+            mine = ports.setdefault(each.target, {})
+            if each.protocol not in _ECHO:
+                mine[each.port, each.protocol] = {"port": each.port, "protocol": each.protocol}
+    named = {
+        f"outside-{number}": {"addresses": [address], "ports": list(mine.values())} for number, (address, mine) in enumerate(ports.items())
+    }
+    return {"externals": named} if named else {}
 
 
 def _namespaces(document: Mapping[str, Any]) -> dict[str, Any]:
