@@ -69,7 +69,7 @@ class Questions:
         request = sentence.request
         spoken = None if request is not None and request.kind in _ICMP else request
         ends = [end for term in sentence.targets for end in self._targets(term, request)]
-        every = ANY in {term.name for term in (*sentence.sources, *sentence.targets)}
+        every = any(term.name == ANY for term in sentence.sources) or any(term.name == ANY for term in sentence.targets)
         for source in chain.from_iterable(map(self._sources, sentence.sources)):
             for called, destination, protocol, port in ends:
                 if source != destination or not every:  # `any` is everybody else
