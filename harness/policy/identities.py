@@ -107,7 +107,13 @@ def pod_labels(pod: Pod, namespaces: Mapping[str, Mapping[str, str]]) -> Labels:
     found[CLUSTER_LABEL] = pod.cluster
     if pod.service_account:
         found[SERVICE_ACCOUNT_LABEL] = pod.service_account
-    return frozenset(Label(K8S, key, value) for key, value in found.items())
+    return frozenset(map(_label, found, found.values()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _label(key: str, value: str) -> Label:
+    """Cached: most labels are those of other pods too."""
+    return Label(K8S, key, value)
 
 
 def node_labels(labels: Mapping[str, str]) -> Labels:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
-from harness.model.cluster import ClusterState, Pod, Service
+from harness.model.cluster import ClusterState, ContainerPort, Pod, Service
 from harness.model.labels import CLUSTER_LABEL, K8S, NAMESPACE_LABEL, Label
 from harness.model.traffic import Direction, EntityName, PodRef
 from harness.model.verdict import Decision, RuleRef
@@ -101,7 +102,7 @@ class Subjects:
                     # Two numbers for one name resolve to nothing (0).
                     known[key] = port if known.get(key, port) == port else 0
             if pod.cluster == self.options.cluster_name:
-                self.pods[pod.ref] = Subject(str(pod.ref), position, pod.node, tuple(sorted(names.items())))
+                self.pods[pod.ref] = Subject(str(pod.ref), position, pod.node, tuple(names.items()))
         for name in ENDPOINT_ENTITIES:
             self.entities[name] = Subject(str(name), self.identities.entities[name], "")
         if self.options.host_firewall:
@@ -246,13 +247,19 @@ class Subjects:
         return Entry(0, 0, ALL_PORTS, certain, 0, selector.is_wildcard, None, SelectorPolicy(deny=False, rules=(ref,)))
 
 
-def port_names(pod: Pod) -> dict[tuple[str, int], int]:
+def port_names(pod: Pod) -> Mapping[tuple[str, int], int]:
     """The pod's named ports, lower-cased. Of a name that it uses twice the last counts, whatever its protocol."""
+    return _port_names(pod.ports)
+
+
+@lru_cache(maxsize=1024)
+def _port_names(ports: tuple[ContainerPort, ...]) -> Mapping[tuple[str, int], int]:
+    """Cached: a cluster's pods are many, the lists of ports that they declare are few."""
     found: dict[str, tuple[int, int]] = {}
-    for each in pod.ports:
+    for each in ports:
         if each.name and is_service_name(each.name) and each.port:
             found[each.name.lower()] = (each.protocol.number, each.port)
-    return {(name, protocol): port for name, (protocol, port) in found.items()}
+    return {(name, protocol): port for name, (protocol, port) in sorted(found.items())}
 
 
 def _range(port: int, end: int, options: Options) -> tuple[int, int]:
