@@ -50,9 +50,14 @@ class CaseScheduling(LoadGroupScheduling):  # type: ignore[misc]  # xdist has no
 
     def _hand_over(self) -> None:
         scheduler = MODES[self.config.getoption("dist")](self.config, self.log)
-        for node in self.nodes:
+        # A worker that crashed since it told what it collected is still registered, but no node any more.
+        ready = {node: collection for node, collection in self.registered_collections.items() if node in self.assigned_work}
+        scheduler.numnodes = min(scheduler.numnodes, len(ready))
+        for node, collection in ready.items():
             scheduler.add_node(node)
-        for node, collection in self.registered_collections.items():
             scheduler.add_node_collection(node, collection)
+        for node in self.nodes:
+            if node not in ready:
+                scheduler.add_node(node)
         self.config.pluginmanager.get_plugin("dsession").sched = scheduler
         scheduler.schedule()
