@@ -184,13 +184,13 @@ def test_required_authentication_drops_as_cilium_does_without_spire(bench: Bench
     assert not seen.result.server_saw
 
 
-def test_a_rule_for_a_proxy_is_an_error_and_never_a_plain_port(bench: Bench) -> None:
+def test_a_rule_that_no_proxy_of_the_lab_can_serve_is_an_error_and_never_a_plain_port(bench: Bench) -> None:
     bench.deploy(TWO_NODES)
     bench.apply(DENY_INGRESS)
-    with pytest.raises(ClusterError, match="does not enforce dns rules yet"):
+    with pytest.raises(ClusterError, match="do not do what a rule for port 8080 asks for"):
         bench.apply(
-            'ask: {endpointSelector: {matchLabels: {app: far}}, egress: [{toPorts: [{ports: [{port: "53", protocol: UDP}], '
-            'rules: {dns: [{matchPattern: "*"}]}}]}]}'
+            'ask: {endpointSelector: {matchLabels: {app: far}}, egress: [{toPorts: [{ports: [{port: "8080", protocol: TCP}], '
+            "listener: {envoyConfig: {kind: CiliumClusterwideEnvoyConfig, name: own}, name: mine}}]}]}"
         )
     assert bench.try_("far", "backend").result.ending is Ending.STOPPED, "what was in force still is"
 
