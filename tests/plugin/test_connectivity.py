@@ -190,10 +190,11 @@ def test_python_tests_and_case_files_share_one_cluster_and_report_to_the_same_pl
 def test_what_the_cluster_lacks_skips_the_python_test(python):
     result = python(
         """
-        def test_it(shop):
-            shop.apply({**DENY, "spec": {"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "example.com"}]}]}})
+        def test_it(connectivity):
+            connectivity.declare(endpoints={"near": {"node": "a"}, "middle": {"node": "b"}, "far": {"node": "c", "ports": [80]}})
+            connectivity.expect("allow: near, middle -> far:80")
         """,
         "-rs",
     )
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*requires fqdn*"])
+    result.stdout.fnmatch_lines(["SKIPPED*requires nodes-3*"])
