@@ -80,7 +80,7 @@ TABLES: list[tuple[dict[str, str], set[str]]] = [
 """By hand, from the text on matchName and matchPattern: a rule, and which of the names it allows."""
 
 
-@pytest.mark.parametrize(("rule", "allowed"), TABLES, ids=str)
+@pytest.mark.parametrize(("rule", "allowed"), TABLES, ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value))
 def test_names_fare_as_the_table_says_over_udp_and_tcp_and_both_families(bench: Bench, rule: dict[str, str], allowed: set[str]) -> None:
     bench.deploy(CASE)
     bench.apply(policy([rule], [rule]))
