@@ -82,6 +82,7 @@ def _grouped(results: Iterable[CheckResult]) -> Iterator[tuple[Expectation, list
 def source(location: Location) -> Iterator[Line]:
     """`file:line:column`, the line itself, and a caret under the place."""
     yield plain(str(location), "bold")
+    linecache.checkcache(location.file)  # it may have changed since it was last shown, or the folder it is relative to
     text = linecache.getline(location.file, location.line).rstrip()
     if text:
         yield plain(f"    {text}")

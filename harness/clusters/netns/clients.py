@@ -155,10 +155,6 @@ class Clients:
         heapq.heappush(self._deadlines, (now + probe.timeout, probe.id))
         if self._timer is None or self._timer.when() > now + probe.timeout:
             self._set_timer()
-        unspoken = speech.unspoken(probe)
-        if unspoken:
-            self._finish(running, Ending.ERROR, detail=unspoken)
-            return None
         if speech.speaks(probe) is RequestKind.TLS:
             running.tls = Tls(server=False, name=probe.request.name if probe.request else "")
             running.tls.say(speech.request(probe))

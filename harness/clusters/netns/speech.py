@@ -32,18 +32,6 @@ class Said(NamedTuple):
     status: int | None = None
 
 
-_SPOKEN = (RequestKind.HTTP, RequestKind.GRPC, RequestKind.TLS, RequestKind.LOOKUP, RequestKind.ICMP, RequestKind.ICMP6)
-
-
-def unspoken(probe: Probe) -> str:
-    """Why the lab's clients cannot say what this probe is to say, or ''."""
-    if probe.request is not None and probe.request.kind not in _SPOKEN:
-        return f"the lab's clients do not speak {probe.request.kind.value} yet"
-    if probe.request is None and probe.serve not in SERVED:
-        return f"the lab's clients do not speak {probe.serve} yet"
-    return ""
-
-
 def speaks(probe: Probe) -> RequestKind | None:
     """What a probe of a TCP port says; None for a line of its own."""
     said = probe.spoken if probe.protocol is Protocol.TCP else None

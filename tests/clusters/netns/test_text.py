@@ -148,11 +148,6 @@ def test_a_proxy_may_write_headers_in_its_own_case_and_name_no_server() -> None:
     assert speech.answered(b"HTTP/1.1 403 Forbidden\r\n\r\nAccess denied\r\n") == speech.Said("", "", 403)
 
 
-@pytest.mark.parametrize("kind", [RequestKind.LOOKUP])
-def test_what_the_lab_cannot_say_it_does_not_pretend_to(kind: RequestKind) -> None:
-    assert "do not speak" in speech.unspoken(probe("auto", Request(kind)))
-
-
 def test_events_and_values_survive_the_control_socket_in_any_pieces() -> None:
     five = FiveTuple(Protocol.UDP, "fd00::1", 20000, "fd00::2", 53)
     events = (
