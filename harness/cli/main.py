@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("harness.cli.check", "Read case files and say what is in them; runs nothing."),
     "cluster": ("harness.cli.cluster", "Make a kind cluster with Cilium for --cluster=kind, show it, upgrade it, remove it."),
+    "diff": ("harness.cli.diff", "Which flows a change of policies allows or denies: folders, or git revisions."),
     "explain": (
         "harness.cli.explain",
         "Why a flow is allowed or denied: the rules that decide, those that almost do, and what would help.",
