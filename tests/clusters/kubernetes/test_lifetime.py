@@ -90,7 +90,8 @@ def start(api, tmp_path) -> Iterator[Callable[..., Run]]:
     for run in runs:
         if run.process.poll() is None:
             run.signal(signal.SIGKILL)
-        run.process.communicate()
+            run.process.communicate()
+        run.process.stdout.close()
         leftovers.remove(api, run.left() if run.id else ())
 
 
