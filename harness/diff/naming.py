@@ -47,11 +47,12 @@ class Naming:
     def _phrases(self, wanted: frozenset[Peer]) -> tuple[Phrase, ...]:
         """The fewest phrases found that together mean exactly these peers, each once."""
         found = tuple(self._listed(wanted))
+        cost = len(found)
         for words, whole in self._wholes.items():
             lacking = tuple(self._listed(whole - wanted))
             beyond = tuple(self._listed(wanted - whole))
-            if len(lacking) <= _FEW and len(lacking) < len(wanted & whole) and 1 + len(lacking) + len(beyond) < len(found) + (not lacking):
-                found = (Phrase(_except(words, lacking), whole & wanted), *beyond)
+            if len(lacking) <= _FEW and whole & wanted and (mine := 1 + len(lacking) + len(beyond)) < cost:
+                found, cost = (Phrase(_except(words, lacking), whole & wanted), *beyond), mine
         return found
 
     def _listed(self, wanted: frozenset[Peer]) -> Iterator[Phrase]:
@@ -72,7 +73,7 @@ class Naming:
         lacking = [ref for ref in refs if ref not in mine]
         if label:
             yield Phrase(f"{namespace} pods with {label}", mine)
-        elif len(lacking) <= _FEW and len(wanted) > 2 * len(lacking):
+        elif 0 < len(lacking) <= _FEW and len(wanted) > 2 * len(lacking):
             yield Phrase(_except(f"every pod of {namespace}", (Phrase(ref.name, frozenset({ref})) for ref in lacking)), mine)
         else:
             yield from (Phrase(str(ref), frozenset({ref})) for ref in wanted)
@@ -86,8 +87,10 @@ class Naming:
         )
 
     def _of_world(self, wanted: frozenset[Peer]) -> Iterator[Phrase]:
-        if self._peers.world and wanted.issuperset(self._peers.world):
-            yield Phrase("world", frozenset(self._peers.world))
+        unnamed = [name for address, name in self._peers.names.items() if address not in wanted]
+        if wanted.issuperset(self._peers.prefixes) and len(unnamed) <= _FEW:
+            lacking = (Phrase(_name_text(name), frozenset()) for name in unnamed)
+            yield Phrase(_except("world", lacking), wanted.intersection(self._peers.world))
             return
         inside = {prefix: address for address, prefix in self._peers.prefixes.items() if address in wanted}
         outside = [prefix for address, prefix in self._peers.prefixes.items() if address not in wanted]
@@ -107,7 +110,7 @@ class Naming:
             )
         for address, name in self._peers.names.items():
             if address in wanted:
-                yield Phrase(f"{name} (DNS)", frozenset({address}))
+                yield Phrase(_name_text(name), frozenset({address}))
 
 
 def _except(words: str, lacking: Iterable[Phrase]) -> str:
@@ -117,6 +120,10 @@ def _except(words: str, lacking: Iterable[Phrase]) -> str:
 
 def _prefix_text(prefix: Prefix) -> str:
     return f"world:{prefix}" if prefix.length else f"world:IPv{prefix.version}"
+
+
+def _name_text(name: str) -> str:
+    return f"{name} (DNS)"
 
 
 def members(peers: Iterable[Peer], of: Peers) -> list[str]:

@@ -15,8 +15,10 @@ from harness.diff.wording import judgement_text, transition
 
 _SIGNS = {Effect.ALLOWED: ("+", "32"), Effect.DENIED: ("-", "31"), Effect.CHANGED: ("~", "33")}
 _TITLES = {Effect.ALLOWED: "Newly allowed", Effect.DENIED: "No longer allowed", Effect.CHANGED: "Changed otherwise"}
-_LISTED, _TABLED = 30, 100
-"""How many lines a comment lists, and how many its table has: GitHub refuses comments of more than 65,536 characters."""
+_COMMENT = 60_000
+"""How long a comment may be: GitHub refuses more than 65,536 characters, and who posts it may add some."""
+_SIZES = ((30, 100), (30, 30), (30, 0), (10, 0), (3, 0))
+"""How many lines of a kind a comment lists, and how many its table has: the first that is short enough; else the headline alone."""
 _TICKS = re.compile(r"`+")
 
 
@@ -80,25 +82,30 @@ class Report:
 
     def markdown(self) -> str:
         """For a comment: the summary, a list of each kind, and the table of all folded."""
-        return "\n".join(self._markdown())
+        told = ("\n".join(self._markdown(listed, tabled)) for listed, tabled in _SIZES)
+        return next((each for each in told if len(each) <= _COMMENT), f"### Network policy\n\n{self._headline}")
 
-    def _markdown(self) -> Iterator[str]:
+    @property
+    def _headline(self) -> str:
         old, new = map(_code, self._sides)
+        return f"**{self.summary[0].upper()}{self.summary[1:]}** (from {old} to {new})"
+
+    def _markdown(self, listed: int, tabled: int) -> Iterator[str]:
         yield "### Network policy"
         yield ""
-        yield f"**{self.summary[0].upper()}{self.summary[1:]}** (from {old} to {new})"
+        yield self._headline
         for each in _SIGNS:
             lines = self._of(each)
             if lines:
                 yield from ("", f"**{_TITLES[each]}**", "")
-                yield from map(_item, lines[:_LISTED])
-                if len(lines) > _LISTED:
-                    yield f"- and {len(lines) - _LISTED} more"
+                yield from map(_item, lines[:listed])
+                if len(lines) > listed:
+                    yield f"- and {len(lines) - listed} more"
         remarks = [*self._not_compared(), *self._refused]
         if remarks:
             yield ""
             yield from (f"> {_plain(each)}  " for each in remarks)
-        if self.lines:
+        if self.lines and tabled:
             yield from (
                 "",
                 "<details><summary>Before and after</summary>",
@@ -106,10 +113,10 @@ class Report:
                 "| from | to | ports | before | after |",
                 "|---|---|---|---|---|",
             )
-            yield from (_row(line) for line in self.lines[:_TABLED])
+            yield from (_row(line) for line in self.lines[:tabled])
             yield ""
-            if len(self.lines) > _TABLED:
-                yield from (f"And {len(self.lines) - _TABLED} more.", "")
+            if len(self.lines) > tabled:
+                yield from (f"And {len(self.lines) - tabled} more.", "")
             yield "</details>"
 
     def as_json(self) -> str:

@@ -132,10 +132,16 @@ def test_a_difference_backwards_is_its_opposite(both: Sides) -> None:
     assert kinds(there, turned=False) == kinds(back, turned=True)
 
 
+def compared_with_names(both: Sides) -> Difference:
+    names = names_of(each.repository for each in both)
+    old, new = (Evaluator(each.state, each.repository, names.learned) for each in both)
+    return compare(old, new, names.shown)
+
+
 @law(40)
 @given(sides(), st.data())
 def test_the_words_for_peers_mean_exactly_these_peers(both: Sides, data: st.DataObject) -> None:
-    found = compare(*both)
+    found = compared_with_names(both)
     wanted = data.draw(st.sets(st.sampled_from(found.peers.all), min_size=1))
     phrases = Naming(found.peers, both[1].state).phrases(frozenset(wanted))
     meant = [peer for each in phrases for peer in each.means]
@@ -147,7 +153,7 @@ def test_the_words_for_peers_mean_exactly_these_peers(both: Sides, data: st.Data
 @law(60)
 @given(sides(), st.data())
 def test_different_sets_are_called_differently(both: Sides, data: st.DataObject) -> None:
-    found = compare(*both)
+    found = compared_with_names(both)
     naming = Naming(found.peers, both[1].state)
     one, other = (frozenset(data.draw(st.sets(st.sampled_from(found.peers.all), min_size=1))) for _ in range(2))
     assert (naming.text(one) == naming.text(other)) is (one == other)
@@ -183,9 +189,7 @@ def test_names_that_policies_learn_from_dns_are_compared() -> None:
     rule = {"toPorts": ports("443/TCP")}
     old = evaluator(cnp(egress=[{"toFQDNs": [{"matchPattern": "*.example.com"}], **rule}]))
     new = evaluator(cnp(egress=[{"toFQDNs": [{"matchName": "api.example.com"}], **rule}]))
-    names = names_of((old.repository, new.repository))
-    both = [Evaluator(each.state, each.repository, names.learned) for each in (old, new)]
-    found = compare(both[0], both[1], names.shown)
+    found = compared_with_names((old, new))
     (change,) = found.changes
     naming = Naming(found.peers, new.state)
     assert (naming.text(change.sources), naming.text(change.targets)) == ("a/web", "*.example.com (DNS)")
