@@ -39,7 +39,7 @@ class Evaluator:
         self.subjects = Subjects(state, self.identities, rules, self.options)
         self._pods: dict[PodRef, Pod] = {pod.ref: pod for pod in state.pods}
         self._nodes = sorted({*state.nodes, *(pod.node for pod in state.pods)})
-        self._decided: dict[tuple[int, int, int, int], tuple[DirectionVerdict, Outcome | None]] = {}
+        self._decided: dict[tuple[int, int, int, int], tuple[DirectionVerdict, Outcome]] = {}
 
     def verdict(self, traffic: Traffic) -> PolicyVerdict:
         """What policy decides. ScenarioError if a pod is not in the state."""
@@ -63,12 +63,15 @@ class Evaluator:
         """What a table says about a peer (the position of its identity), protocol and port."""
         if not table.enforced:
             return _OPEN_L7 if request is not None else _OPEN
+        if table.error:
+            # Never remembered by the table's key: endpoints that are alike in this direction share it, and may differ in the other's error.
+            return DirectionVerdict(Decision.ERROR, enforced=True, selecting=table.selecting, note=table.error)
         key = (table.key, position, protocol.number, port)
         found = self._decided.get(key)
         if found is None:
             found = self._decided[key] = self._decide(table, position, protocol.number, port)
         verdict, outcome = found
-        if request is None or outcome is None or verdict.decision is not Decision.ALLOW:
+        if request is None or verdict.decision is not Decision.ALLOW:
             return verdict
         reply = answer(outcome.allows, request)
         return DirectionVerdict(
@@ -81,9 +84,7 @@ class Evaluator:
             note=reply.note,
         )
 
-    def _decide(self, table: DirectionTable, position: int, protocol: int, port: int) -> tuple[DirectionVerdict, Outcome | None]:
-        if table.error:
-            return DirectionVerdict(Decision.ERROR, enforced=True, selecting=table.selecting, note=table.error), None
+    def _decide(self, table: DirectionTable, position: int, protocol: int, port: int) -> tuple[DirectionVerdict, Outcome]:
         outcome = table.outcome(position, protocol, port, self.options)
         verdict = DirectionVerdict(
             outcome.decision,

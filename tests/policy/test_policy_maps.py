@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.cluster import ClusterState
-from harness.model.traffic import Direction, EntityName, Protocol
+from harness.model.traffic import Direction, EntityName, PodRef, Protocol, Traffic
 from harness.model.verdict import Decision
 from harness.policy.compile import compile_maps
 from harness.policy.evaluate import Evaluator
@@ -134,6 +134,22 @@ def test_a_merge_conflict_is_an_error_in_both_directions() -> None:
     for side in (web.ingress, web.egress):
         assert {each.decision for intervals in side.by_identity.values() for each in intervals} == {Decision.ERROR}
     check(made, compile_maps(made))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the healthy one first", "the broken one first"])
+def test_a_merge_conflict_is_nobody_elses_error_whoever_is_asked_first(first: bool) -> None:
+    required = {"authentication": {"mode": "required"}, "toPorts": ports("80/TCP")}
+    failing = {"authentication": {"mode": "test-always-fail"}, "toPorts": ports("80/TCP")}
+    made = evaluator(
+        cnp("p", subject=app("web"), ingress=[required]),
+        cnp("q", subject=app("web"), ingress=[failing]),
+        cnp("r", egress=[{"toEntities": ["all"]}]),
+    )
+    web, other = PodRef("a", "web"), PodRef("a", "a1")
+    wanted = {other: Decision.ALLOW, web: Decision.ERROR}
+    for source in (other, web) if first else (web, other):
+        found = made.direction(Traffic(source, PodRef("b", "b1"), Protocol.TCP, 1), Direction.EGRESS)
+        assert found.decision is wanted[source], source
 
 
 def test_redirects_and_authentication_are_marked() -> None:
