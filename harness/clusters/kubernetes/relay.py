@@ -7,10 +7,12 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
-from kubernetes.stream import portforward
+from kubernetes.stream import portforward, ws_client
+from websocket import WebSocketException
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, said
 from harness.errors import FlowsUnavailableError
@@ -87,6 +89,27 @@ def server_name(relay: Relay) -> str | None:
     return _SERVER_NAME if relay.tls else None
 
 
+class _PortForward(ws_client.PortForward):
+    """The client's own, ended properly: when its connection breaks, its thread dies and leaves whoever reads from it waiting for ever."""
+
+    def _proxy(self) -> None:
+        try:
+            super()._proxy()  # type: ignore[no-untyped-call]
+        except (OSError, RuntimeError, WebSocketException):
+            pass  # an end is gone, or speaks something else: what follows tells the other
+        finally:
+            for port in self.local_ports.values():
+                port.python.close()
+
+
+def _connect(port: int, configuration: Any, _method: str, url: str, **kwargs: Any) -> _PortForward:
+    """What the client's `portforward` makes of its request, with ours in place of its own."""
+    websocket = ws_client.create_websocket(
+        configuration, ws_client.get_websocket_url(url, kwargs.get("query_params")), kwargs.get("headers")
+    )
+    return _PortForward(websocket, [port])  # type: ignore[no-untyped-call]
+
+
 class Forward:
     """A local port that leads to one port of one pod: each connection is a port-forward of its own. `address` is where it listens."""
 
@@ -125,7 +148,9 @@ class Forward:
         namespace, pod, port = self._target
         try:
             core = self._api.streaming()
-            forward = portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+            # The client's `portforward`, which is this function with another way to connect.
+            request = partial(portforward.func, partial(_connect, port), {"_preload_content": False})
+            forward = request(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
         except API_ERRORS:
             near.close()  # the gRPC client sees it and says that the Observer is unavailable
             return
@@ -136,7 +161,7 @@ class Forward:
             closed = self._closed
         if closed:
             near.close()
-        back = threading.Thread(target=_pump_back, args=(far, near), daemon=True)
+        back = threading.Thread(target=_pump, args=(far, near), daemon=True)
         back.start()
         _pump(near, far)
         back.join()
@@ -146,24 +171,11 @@ class Forward:
         far.close()
 
 
-def _pump(near: Any, far: Any) -> None:
+def _pump(source: Any, sink: Any) -> None:
+    """Until either ends. HTTP/2 has no half-closed connections: either end's end is the end of both."""
     with suppress(OSError):
-        while data := near.recv(_CHUNK):
-            far.sendall(data)
-    with suppress(OSError):
-        far.shutdown(socket.SHUT_WR)
-
-
-def _pump_back(far: Any, near: Any) -> None:
-    """To its end even where nobody listens any more: the client's own thread at the other side dies, loudly, of a peer that is gone."""
-    heard = True
-    with suppress(OSError):
-        while data := far.recv(_CHUNK):
-            try:
-                if heard:
-                    near.sendall(data)
-            except OSError:
-                heard = False
-    # HTTP/2 has no half-closed connections: either end's end is the end of both.
-    with suppress(OSError):
-        near.shutdown(socket.SHUT_RDWR)
+        while data := source.recv(_CHUNK):
+            sink.sendall(data)
+    for each in (source, sink):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import json
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import pytest
 
 from harness.clusters.kubernetes.client import Api
-from harness.clusters.kubernetes.relay import Relay, credentials, find_relay, server_name
+from harness.clusters.kubernetes.relay import Forward, Relay, credentials, find_relay, server_name
 from harness.errors import FlowsUnavailableError
 from harness.hubble.client import Observer
-from tests.clusters.kubernetes.apiserver import served
+from tests.clusters.kubernetes.apiserver import VERSION, served
 from tests.hubble.observing import make_flow, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificates, is not installed")
@@ -139,3 +145,47 @@ def test_a_pod_that_is_ready_is_found_and_its_port_by_name(port, tls, kubeconfig
 def test_where_none_is_ready_it_says_how_many_there_are(kubeconfig):
     with pytest.raises(FlowsUnavailableError, match=r"no pod of Hubble Relay in kube-system is ready \(1 there\)"):
         found(kubeconfig, 80, [pod("starting", "False")])
+
+
+class BrokenOff(BaseRequestHandler):
+    """An API server that lets one forward a port, and whose connection is reset by the first data that comes."""
+
+    def handle(self) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self.request.recv(65536)
+        if b"portforward" not in head:
+            body = json.dumps(VERSION).encode()
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            return
+        fields = dict(line.split(": ", 1) for line in head.decode().strip().split("\r\n")[1:])
+        accepted = hashlib.sha1(
+            (fields["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode(), usedforsecurity=False
+        ).digest()
+        self.request.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n"
+            b"Sec-WebSocket-Accept: " + base64.b64encode(accepted) + b"\r\n\r\n"
+        )
+        for channel in b"\x00\x01":
+            self.request.sendall(bytes([0x82, 3, channel]) + (4245).to_bytes(2, "little"))
+        self.request.recv(65536)
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.request.close()
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_connection_that_breaks_ends_at_this_side_too(kubeconfig):
+    """Else the gRPC client would wait for ever for flows that cannot come, and never connect again."""
+    with ThreadingTCPServer(("127.0.0.1", 0), BrokenOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kubeconfig(f"http://127.0.0.1:{server.server_address[1]}")
+        forward = Forward(Api.connect(), "kube-system", "hubble-relay-0", 4245)
+        try:
+            with socket.create_connection(("127.0.0.1", int(forward.address.rpartition(":")[2])), timeout=10) as near:
+                near.sendall(b"hello")
+                assert near.recv(1) == b""
+        finally:
+            forward.close()
+            server.shutdown()
