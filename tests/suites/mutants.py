@@ -1,4 +1,4 @@
-"""Mutants of a case: the case with one policy, rule, peer or port dropped, or one selector value changed. Pure; runs nothing.
+"""Mutants of a case: the case with one policy, rule, peer, port, name or request dropped, or one value changed. Pure; runs nothing.
 
 A mutation is made where a phase applies the policy, and holds until a later phase replaces or removes it, as a mistake in that
 manifest would.
@@ -28,6 +28,7 @@ class Kind(StrEnum):
     RULE = "rule dropped"
     PEER = "peer dropped"
     PORT = "port dropped"
+    REQUEST = "rule for requests dropped"
     SWAP = "selector value swapped for another of the case"
     TYPO = "selector value mistyped"
 
@@ -97,6 +98,8 @@ def _parts(rule: Mapping[str, Any]) -> Iterator[tuple[Kind, Path]]:
             if isinstance(item, dict):
                 for path in _nested(item):
                     yield kind, (name, index, *path)
+                for path in _requests(item):
+                    yield Kind.REQUEST, (name, index, *path)
 
 
 def _nested(item: Mapping[str, Any]) -> Iterator[Path]:
@@ -106,6 +109,17 @@ def _nested(item: Mapping[str, Any]) -> Iterator[Path]:
     for name in ("except", "ports", "fields"):
         for index, _ in enumerate(item.get(name) or ()):
             yield name, index
+
+
+def _requests(item: Mapping[str, Any]) -> Iterator[Path]:
+    """What a port item says of requests: its rules for HTTP and DNS, each item of what an HTTP rule asks for, the server names."""
+    for name, rules in (item.get("rules") or {}).items():
+        for index, rule in enumerate(rules):
+            yield "rules", name, index
+            for part in (each for each in rule or {} if each not in ("matchName", "matchPattern")):
+                yield "rules", name, index, part
+    for index, _ in enumerate(item.get("serverNames") or ()):
+        yield "serverNames", index
 
 
 def _selector_values(node: Any, path: Path) -> Iterator[tuple[Path, str, str]]:

@@ -1,6 +1,7 @@
 """What the policy model says of a case's expectations, worked out apart from the engine: which of them a mistake would change.
 
-Its own way from an expectation to traffic (not the engine's), so that a check which the engine forgets is missed by nobody.
+Its own way from an expectation to traffic (not the engine's), so that a check which the engine forgets is missed by nobody; and its own
+account of the names that each node has learned, phase by phase.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Serve, Target
 from harness.cases.resolver import RESOLVER, with_resolver
 from harness.cases.state import cluster_state
 from harness.model.cluster import ClusterState, Pod
-from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, Protocol, Request, RequestKind, Traffic
+from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, PodRef, Protocol, Request, RequestKind, Traffic
 from harness.model.verdict import Decision, L7Decision, PolicyVerdict, Verdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
@@ -22,7 +24,24 @@ from harness.policy.repository import Repository
 WORLD = {Family.IPV4: "192.0.2.200", Family.IPV6: "2001:db8:ffff::200"}
 """Some address outside the cluster, in no network that a shipped policy names."""
 GET = Request(RequestKind.HTTP, method="GET", path="/")
+Learned: TypeAlias = dict[str, dict[str, set[str]]]
+"""By node: the names of each address."""
+
 _REASONS = {Decision.DEFAULT_DENY: Reason.DEFAULT_DENY, Decision.DENY_RULE: Reason.DENY_RULE, Decision.AUTH: Reason.AUTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Traffic that an expectation speaks of. `lookup` is what the client asks before, where the target is a name."""
+
+    traffic: Traffic
+    lookup: Traffic | None = None
+
+    @property
+    def question(self) -> Traffic | None:
+        """What of it asks for a name."""
+        request = self.traffic.request
+        return self.traffic if request is not None and request.kind is RequestKind.LOOKUP else self.lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +58,49 @@ class Oracle:
     def __init__(self, case: Case, options: Options) -> None:
         self._options = options
         self._state = with_resolver(case, cluster_state(case))
-        self._traffic = {
-            phase.name: [(each, tuple(traffic(case, self._state, each))) for each in phase.expectations] for phase in case.phases
-        }
+        self._nodes = {pod.ref: pod.node for pod in self._state.pods}
+        self._units = {phase.name: [(each, tuple(units(case, self._state, each))) for each in phase.expectations] for phase in case.phases}
 
     def readings(self, case: Case, *, first: int = 0) -> dict[str, tuple[Reading, ...]]:
         """For each phase of the case (or of a mutant of it) from `first` on, one reading for each expectation."""
         repository = Repository.empty(self._options)
+        learned: Learned = {}
         found = {}
         for index, phase in enumerate(case.phases):
             repository = repository.change(phase.remove, [policy.document for policy in phase.apply])
+            evaluator = Evaluator(self._state, repository)
+            self._learn(phase.name, evaluator, learned)
             if index >= first:
-                evaluator = Evaluator(self._state, repository)
-                found[phase.name] = tuple(_read(each, tuple(map(evaluator.verdict, units))) for each, units in self._traffic[phase.name])
+                at = {node: Evaluator(self._state, repository, names) for node, names in learned.items()}
+                found[phase.name] = tuple(
+                    _read(each, tuple(_verdict(at.get(self._node(unit), evaluator), unit) for unit in all_))
+                    for each, all_ in self._units[phase.name]
+                )
         return found
+
+    def _node(self, unit: Unit) -> str:
+        """Where the egress side of it is decided, '' outside of the cluster."""
+        source = unit.traffic.source
+        return self._nodes[source] if isinstance(source, PodRef) else ""
+
+    def _learn(self, phase: str, evaluator: Evaluator, learned: Learned) -> None:
+        """A question that goes through the proxy and is let through teaches its node what the answer says: addresses outside only."""
+        for _, all_ in self._units[phase]:
+            for unit in all_:
+                question = unit.question
+                if question is None or question.request is None:
+                    continue
+                verdict = evaluator.verdict(question)
+                if verdict.egress.redirected and verdict.verdict is Verdict.ALLOW:
+                    for host in self._state.externals:
+                        if question.request.name in host.names and Family.of(host.address) is question.family:
+                            learned.setdefault(self._node(unit), {}).setdefault(host.address, set()).add(question.request.name)
+
+
+def _verdict(evaluator: Evaluator, unit: Unit) -> PolicyVerdict:
+    """A lookup that is denied denies what it was for."""
+    asked = evaluator.verdict(unit.lookup) if unit.lookup is not None else None
+    return asked if asked is not None and asked.verdict is Verdict.DENY else evaluator.verdict(unit.traffic)
 
 
 def _read(expectation: Expectation, verdicts: tuple[PolicyVerdict, ...]) -> Reading:
@@ -79,18 +127,24 @@ def _by(expectation: Expectation, verdict: PolicyVerdict, side: Direction | None
     return expectation.by is None or any(rule.policy == expectation.by for each in sides for rule in each.rules)
 
 
-def traffic(case: Case, state: ClusterState, expectation: Expectation) -> Iterator[Traffic]:
+def units(case: Case, state: ClusterState, expectation: Expectation) -> Iterator[Unit]:
     """Every unit of traffic that the expectation speaks of, after service translation."""
     for family, source, target in itertools.product(_families(expectation), expectation.sources, expectation.targets):
         lookup = expectation.request is not None and expectation.request.kind is RequestKind.LOOKUP
         protocol, port = (target.protocol, target.port or 53) if lookup else _protocol(target, family)
         for sender, receiver, reached in _pairs(case, state, source, target, family, port):
-            yield Traffic(sender, receiver, protocol, reached, expectation.request or _bare(case, target), family)
+            found = Traffic(sender, receiver, protocol, reached, expectation.request or _bare(case, target), family)
+            yield Unit(found, _lookup(sender, target.party.name, family) if target.party.kind is PartyKind.NAME else None)
+
+
+def _lookup(sender: Peer, name: str, family: Family) -> Traffic:
+    return Traffic(sender, RESOLVER, Protocol.UDP, 53, Request(RequestKind.LOOKUP, name=name), family)
 
 
 def _bare(case: Case, target: Target) -> Request | None:
     """What is said to a port where the expectation says nothing: proxies hear it."""
-    spec = case.endpoints.get(target.party.name) or case.externals.get(target.party.name)
+    named = next((each for each in case.externals.values() if target.party.name in each.names), None)
+    spec = case.endpoints.get(target.party.name) or case.externals.get(target.party.name) or named
     serve = next((port.serve for port in spec.ports if port.port == target.port), Serve.AUTO) if spec else Serve.AUTO
     if target.protocol is not Protocol.TCP or target.port is None:
         return None
@@ -130,8 +184,13 @@ def _ends(case: Case, state: ClusterState, party: Party, family: Family, port: i
                     named = next((each.port for each in spec.ports if each.name == number), None)
                     yield from ((pods[ref], named or int(number)) for ref in spec.pods())
         case PartyKind.EXTERNAL:
-            addresses = case.externals[party.name].addresses
-            yield External(next((each for each in addresses if Family.of(each) is family), WORLD[family])), port
+            host = next(each for each in state.externals if each.name == party.name and Family.of(each.address) is family)
+            yield External(host.address), port
+        case PartyKind.NAME if (service := _named(case, party.name)) is not None:
+            yield from _ends(case, state, Party(PartyKind.SERVICE, service), family, port)
+        case PartyKind.NAME:
+            host = next(each for each in state.externals if party.name in each.names and Family.of(each.address) is family)
+            yield External(host.address), port
         case PartyKind.ADDRESS:
             yield External(party.name), port
         case PartyKind.BUILTIN if party.name == "kube-dns":
@@ -140,6 +199,12 @@ def _ends(case: Case, state: ClusterState, party: Party, family: Family, port: i
             yield (External(WORLD[family]) if party.name == "world" else Entity(EntityName(party.name))), port
         case _:
             raise AssertionError(f"no shipped case names {party} yet: teach the oracle what it is")
+
+
+def _named(case: Case, name: str) -> str | None:
+    """The service that a name of the cluster is."""
+    own, namespace, *domain = name.split(".", 2)
+    return next((key for key in case.services if domain == ["svc.cluster.local"] and key == f"{namespace}/{own}"), None)
 
 
 def _seen(end: Pod | Peer, other: Pod | Peer) -> Peer:

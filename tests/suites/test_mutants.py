@@ -31,6 +31,9 @@ POLICY = {
                     "toPorts": [{"ports": [{"port": "80"}, {"port": "81"}]}],
                 },
             ],
+            "egress": [
+                {"toPorts": [{"rules": {"http": [{"method": "GET", "path": "/"}], "dns": [{"matchName": "x"}]}, "serverNames": ["y"]}]}
+            ],
             "egressDeny": [{"toCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}], "icmps": [{"fields": [{"type": 8}]}]}],
         }
     ],
@@ -40,6 +43,7 @@ POLICY = {
 def test_every_part_of_a_policy_has_its_mistake() -> None:
     found = [(kind, path) for kind, path, _ in variants(POLICY, {"app": ["a", "b"]})]
     first = "specs[0].ingress[1]"
+    requests = "specs[0].egress[0].toPorts[0]"
     deny = "specs[0].egressDeny[0]"
     assert found == [
         (Kind.RULE, "specs[0].ingress[0]"),
@@ -48,6 +52,13 @@ def test_every_part_of_a_policy_has_its_mistake() -> None:
         (Kind.PORT, f"{first}.toPorts[0]"),
         (Kind.PORT, f"{first}.toPorts[0].ports[0]"),
         (Kind.PORT, f"{first}.toPorts[0].ports[1]"),
+        (Kind.RULE, "specs[0].egress[0]"),
+        (Kind.PORT, requests),
+        (Kind.REQUEST, f"{requests}.rules.http[0]"),
+        (Kind.REQUEST, f"{requests}.rules.http[0].method"),
+        (Kind.REQUEST, f"{requests}.rules.http[0].path"),
+        (Kind.REQUEST, f"{requests}.rules.dns[0]"),
+        (Kind.REQUEST, f"{requests}.serverNames[0]"),
         (Kind.RULE, deny),
         (Kind.PEER, f"{deny}.toCIDRSet[0]"),
         (Kind.PEER, f"{deny}.toCIDRSet[0].except[0]"),
