@@ -14,7 +14,7 @@ from itertools import count
 from harness.clusters.base import Observation
 from harness.errors import ClusterError
 from harness.hubble.feed import FlowFeed, Registration
-from harness.hubble.match import Track, stops
+from harness.hubble.match import Track, explained, stops
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Ending, Probe, ProbeResult
 from harness.model.traffic import RequestKind
@@ -51,7 +51,7 @@ async def observe(
     """Send the plan and yield each probe when it and its flows are complete, in any order.
 
     A probe whose packet was dropped by policy (`match.stops`) is stopped `grace` seconds after the drop was heard of. An answered probe
-    waits for its forwarding flow at the last hop (and a proxy's record of the answer), at most `settle` seconds; one that was stopped waits for nothing; any other
+    waits for its forwarding flow at the last hop (and a proxy's record of the answer), at most `settle` seconds; one that was stopped waits for nothing but the name of the policy, where sides are awaited; any other
     (timed out, refused, reset, broken) waits `settle` for a late drop. `skew` is how far apart the clocks of client and nodes may be.
     Where `caught_up` is given, nobody is given up before it returned: it waits until every flow of what was sent before has been handed
     over, however slow the machine is. Losses that touch a probe's window are attached to it. Without a feed, `flows_on` is false and nothing waits.
@@ -222,13 +222,13 @@ class _Run:
     def _complete(watch: _Watch, result: ProbeResult) -> bool:
         match result.ending:
             case Ending.STOPPED:
-                return True
+                return not watch.probe.awaited or explained(watch.flows)
             case Ending.ANSWERED:
                 return watch.track is not None and watch.track.complete(watch.flows)
             case Ending.RESET:
                 return any(flow.dropped and flow.is_l7 for flow in watch.flows)
             case _:
-                return watch.dropped and result.ending is Ending.TIMEOUT
+                return watch.dropped and result.ending is Ending.TIMEOUT and (not watch.probe.awaited or explained(watch.flows))
 
     # What Hubble says
 

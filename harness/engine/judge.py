@@ -12,7 +12,7 @@ from harness.cases.case import Action, Expectation, Reason
 from harness.cases.expectations import GRPC_STATUS
 from harness.clusters.base import Observation
 from harness.engine.outcome import Judgement, Outcome
-from harness.model.flow import DropReason, Flow, FlowVerdict
+from harness.model.flow import DropReason, Flow, FlowVerdict, LostEvents
 from harness.model.probe import Ending, ProbeResult
 from harness.model.traffic import Direction, RequestKind
 from harness.model.verdict import PolicyRef
@@ -113,13 +113,20 @@ def _broken(observation: Observation, evidence: Evidence) -> str:
     if result.ending is Ending.REFUSED:
         return f"refused: nobody listens on {observation.probe.address} port {observation.probe.port}"
     if observation.lost:
-        return f"{sum(lost.count for lost in observation.lost)} flow events were lost while the probe was under way"
+        return f"{_losses(observation.lost)} while the probe was under way"
     verdicts = {flow.verdict for flow in own_flows(observation)}
     if FlowVerdict.DROPPED in verdicts and _reached(observation):
         return "an answer and a drop contradict each other: the server got the probe, and a flow says it was dropped"
     if FlowVerdict.AUDIT in verdicts and evidence.expectation.action is not Action.AUDIT:
         return "an AUDIT verdict: policy would have dropped it, but audit mode lets it through"
     return ""
+
+
+def _losses(losses: Sequence[LostEvents]) -> str:
+    """In words: how many, and of which kinds."""
+    count = sum(lost.count for lost in losses)
+    kinds = ", ".join(dict.fromkeys(lost.source for lost in losses if lost.source))
+    return f"{f'{count} flow events were lost' if count else 'flow events may have been lost'}{f' ({kinds})' if kinds else ''}"
 
 
 # The lookup before a named target: a probe of its own, that can deny the expectation at egress

@@ -75,7 +75,7 @@ class FlowFeed:
     """Follows an Observer from `start` to `close`.
 
     `start` returns when the server is known to have begun: a flow from then on is delivered, unless `broken` or `lost` says otherwise.
-    A stream that ends is a gap: `broken` says why, `lost` gives `LostEvents(source="stream lost")` for every window that touches it,
+    A stream that ends is a gap: `broken` says why, `lost` gives `LostEvents(source="stream lost: ...")` for every window that touches it,
     and the feed tries to come back on its own. Everything happens on one event loop.
     """
 
@@ -110,6 +110,7 @@ class FlowFeed:
         """Flows received so far."""
         self._overwritten = 0
         self._expected: list[tuple[int, asyncio.Future[None]]] = []
+        self._back = asyncio.Event()
 
     async def start(self, *, within: float = 5.0) -> None:
         """Begin to follow. Raises FlowsUnavailableError where the Observer cannot be reached or refuses."""
@@ -161,11 +162,17 @@ class FlowFeed:
             if gap.begin <= ended:
                 out.append(LostEvents(0, f"{NODE_UNAVAILABLE}: {gap.reason}", gap.begin, 0, node))
         out.extend(
-            LostEvents(0, STREAM_LOST, gap.begin, gap.end)
+            LostEvents(0, f"{STREAM_LOST}: {gap.reason}", gap.begin, gap.end)
             for gap in self._gaps
             if gap.begin <= ended and (not gap.end or gap.end >= started)
         )
         return tuple(out)
+
+    async def back(self, *, within: float) -> None:
+        """Until there is a stream, or `within` (s) is over. What is sent while there is none can only end in unknown."""
+        if self.broken is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._back.wait(), within)
 
     async def reach(self, flows: int, *, within: float) -> None:
         """Until so many flows have come since `start`; or until that can no longer be known, since the stream broke, or `within` is
@@ -253,12 +260,14 @@ class FlowFeed:
         if self.broken is not None:
             self.broken = None
             self._gaps[-1].end = self._clock()
+            self._back.set()
 
     def _break(self, reason: str) -> None:
         if self.broken is None:
             # What was on its way when the stream broke may be lost as well: the gap begins with the last thing we know of.
             self._gaps.append(_Gap(reason, min(self._last_time or self._clock(), self._clock())))
             self._counted()
+            self._back.clear()
         self.broken = reason
 
     def _dispatch(self, response: observer_pb2.GetFlowsResponse) -> None:

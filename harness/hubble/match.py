@@ -129,6 +129,14 @@ def stops(flow: Flow) -> bool:
     return flow.drop_reason in POLICY_DROPS or not flow.drop_reason
 
 
+def explained(flows: Iterable[Flow]) -> bool:
+    """Whether a drop among these tells which policy did it, or has none to tell, since no policy allowed it. An agent tells a drop twice,
+    and only one of the two names the policy."""
+    return any(
+        flow.dropped and (flow.drop_reason == DropReason.POLICY_DENIED or flow.egress_denied_by or flow.ingress_denied_by) for flow in flows
+    )
+
+
 def touches(lost: LostEvents, started: int, ended: int) -> bool:
     """Whether the loss may hide flows of the window (ns). A loss that does not say when touches every window."""
     return (not lost.last or lost.last >= started) and (not lost.first or lost.first <= ended)

@@ -42,6 +42,8 @@ _GRACE = 0.2
 _SETTLE = 3.0
 _SKEW = 0.5
 """How far apart the clocks of nodes may be (s)."""
+_BACK = 3.0
+"""How long a lost stream of flows may take to come back before probes are sent without it (s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,8 @@ class KubernetesCluster:
         sent = [_renamed(probe, opened.renaming) for probe in plan]
         asked = {probe.id: probe for probe in plan}
         with translated("the probes could not be sent"):
+            if feed is not None:
+                background.wait_for(feed.back(within=_BACK))
             for seen in background.iterate(observe(opened.agent, sent, feed, grace=_GRACE, settle=_SETTLE, skew=_SKEW)):
                 yield replace(seen, probe=asked[seen.probe.id], flows=tuple(map(opened.renaming.flow, seen.flows)))
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from harness.cases.case import Action, Case, Expectation, Phase
 from harness.cases.load import find_case_files, load_cases
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
 from harness.clusters.open import Hubble
-from harness.engine.events import PhaseFinished
+from harness.engine.events import CheckFinished, Event, PhaseFinished
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.engine.settings import Settings
@@ -76,73 +76,133 @@ def only_the_last(case: Case) -> Case:
     return replace(case, phases=(*case.phases, replace(case.phases[0], name="all open", baseline=False)))
 
 
+def in_rounds(case: Case, rounds: Mapping[str, Sequence[Phase]]) -> Case:
+    """The case with its phases once for each round, `round: phase`, one after the other on the same pods."""
+    phases: list[Phase] = []
+    for name, wanted in rounds.items():
+        left = tuple(policy.ref for policy in phases[-1].policies) if phases else ()
+        for phase in wanted:
+            phases.append(replace(phase, name=f"{name}: {phase.name}", remove=(*left, *phase.remove), baseline=not phases))
+            left = ()
+    return replace(case, phases=tuple(phases))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a phase, and of which checks it is not a pass."""
+
+    outcome: Outcome
+    why: str
+
+
 class Runs:
     """Each case in a session of its own, side by side, step by step."""
 
-    def __init__(self, sessions: Sequence[tuple[Case, Session]], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, sessions: Sequence[tuple[Case, Session, list[Event]]], pool: ThreadPoolExecutor) -> None:
         self._sessions = sessions
         self._pool = pool
 
-    def run(self, phases: Callable[[Case], Sequence[Phase]]) -> Mapping[str, PhaseFinished]:
+    def run(self, phases: Callable[[Case], Sequence[Phase]]) -> Mapping[str, Told]:
         """What became of these phases, by `case :: phase`."""
-        finished = self._pool.map(
-            lambda each: [(each[0], each[1].run_phase(each[0], phase.name)) for phase in phases(each[0])], self._sessions
-        )
+        out: dict[str, Told] = {}
+        for found in self._pool.map(lambda each: self._one(*each, phases(each[0])), self._sessions):
+            out.update(found)
+        return out
+
+    @staticmethod
+    def _one(case: Case, session: Session, events: list[Event], phases: Sequence[Phase]) -> dict[str, Told]:
         out = {}
-        for case, end in (each for ends in finished for each in ends):
+        for phase in phases:
+            events.clear()
+            end = session.run_phase(case, phase.name)
             assert isinstance(end, PhaseFinished), end
-            out[f"{case.name} :: {end.phase}"] = end
+            checks = [event.result for event in events if isinstance(event, CheckFinished) and not event.replayed]
+            bad = [
+                f"{each.source} -> {each.target}: {each.judgement.why}" for each in checks if each.judgement.outcome is not Outcome.PASSED
+            ]
+            out[f"{case.name} :: {end.phase}"] = Told(end.outcome, "; ".join(filter(None, (end.error, *map(str, end.findings), *bad))))
         return out
 
 
 @pytest.fixture(scope="module")
-def sessions() -> Iterator[Sequence[Session]]:
-    """One for each case, with a connection of its own, opened while the cluster is still sound."""
+def sessions() -> Iterator[Sequence[tuple[Session, list[Event]]]]:
+    """One for each case, with a connection of its own, opened while the cluster is still sound; and what it tells."""
     with ExitStack() as stack:
 
-        def one(_: Case) -> Session:
+        def one(_: Case) -> tuple[Session, list[Event]]:
             cluster = KubernetesCluster(KubernetesOptions(context=CONTEXT, require_flows=True))
             stack.callback(cluster.close)
-            session = Session(cluster, Settings(hubble=Hubble.REQUIRE), lambda _: None)
+            events: list[Event] = []
+            session = Session(cluster, Settings(hubble=Hubble.REQUIRE), events.append)
             stack.callback(session.close)
-            return session
+            return session, events
 
         pool = stack.enter_context(ThreadPoolExecutor(len(CASES)))
         yield list(pool.map(one, CASES))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(sessions) -> Iterator[Callable[[Sequence[Case]], Runs]]:
     """Each case in a session, deployed anew."""
     with ThreadPoolExecutor(len(sessions)) as pool:
-        yield lambda cases: Runs(list(zip(cases, sessions, strict=True)), pool)
+        yield lambda cases: Runs([(case, *each) for case, each in zip(cases, sessions, strict=True)], pool)
 
 
-def outcomes(finished: Mapping[str, PhaseFinished], outcome: Outcome) -> list[str]:
-    return [name for name, end in finished.items() if end.outcome is outcome]
+LYING = ("flow-loss=0.3", "agent=restart", "enforce-leak=3s", "exec-fail=0.5")
+SLOW = ("flow-delay=2s", "enforce-delay=3s")
+AWAY = "relay=down"
+
+
+@pytest.fixture(scope="module")
+def rounds(opened) -> Callable[..., Mapping[str, Told]]:
+    """The phases of each round, on pods that are deployed once. A round of a fault that lies has the lies too."""
+    cases = [
+        in_rounds(
+            case,
+            dict.fromkeys(SLOW, case.phases) | {switch: with_lies(case).phases for switch in LYING} | {AWAY: case.phases},
+        )
+        for case in CASES
+    ]
+    runs = opened(cases)
+
+    def run(switch: str, chosen: slice = slice(None)) -> Mapping[str, Told]:
+        return runs.run(lambda case: [phase for phase in case.phases if phase.name.startswith(f"{switch}: ")][chosen])
+
+    return run
+
+
+def those(finished: Mapping[str, Told], *outcomes: Outcome) -> list[str]:
+    """What ended so, with what it tells of itself."""
+    return [f"{name}: {end.outcome}: {end.why}" for name, end in finished.items() if end.outcome in outcomes]
 
 
 def test_there_are_about_six_cases_to_misbehave_with():
     assert 5 <= len(CASES) <= 8
 
 
-@pytest.mark.parametrize("switch", ["flow-loss=0.3", "exec-fail=0.5", "agent=restart", "enforce-leak=3s"])
-def test_what_holds_does_not_fail_and_what_does_not_hold_does_not_pass(switch, opened):
-    runs = opened([with_lies(case) for case in CASES])
+@pytest.mark.parametrize("switch", SLOW)
+def test_what_is_only_slow_passes(switch, rounds):
     with fault(switch):
-        finished = runs.run(lambda case: case.phases)
+        finished = rounds(switch)
+    assert not those(finished, Outcome.FAILED, Outcome.UNKNOWN)
+
+
+@pytest.mark.parametrize("switch", LYING)
+def test_what_holds_does_not_fail_and_what_does_not_hold_does_not_pass(switch, rounds):
+    with fault(switch):
+        finished = rounds(switch)
     truths = {name: end for name, end in finished.items() if not name.endswith(LIE)}
     lies = {name: end for name, end in finished.items() if name.endswith(LIE)}
-    assert not outcomes(truths, Outcome.FAILED)
-    assert not outcomes(lies, Outcome.PASSED)
+    assert not those(truths, Outcome.FAILED)
+    assert not those(lies, Outcome.PASSED)
 
 
-@pytest.mark.parametrize("switch", ["flow-delay=2s", "enforce-delay=3s"])
-def test_what_is_only_slow_passes(switch, opened):
-    runs = opened(CASES)
-    with fault(switch):
-        finished = runs.run(lambda case: case.phases)
-    assert outcomes(finished, Outcome.PASSED) == list(finished)
+def test_without_relay_everything_is_unknown(rounds):
+    before = rounds(AWAY, slice(1))
+    with fault(AWAY):
+        after = rounds(AWAY, slice(1, None))
+    assert not those(before, Outcome.FAILED, Outcome.UNKNOWN)
+    assert not those(after, Outcome.PASSED, Outcome.FAILED)
 
 
 def test_a_later_phase_by_itself_passes_only_when_its_policies_are_enforced(opened):
@@ -150,13 +210,4 @@ def test_a_later_phase_by_itself_passes_only_when_its_policies_are_enforced(open
     runs = opened([only_the_last(case) for case in CASES])
     with fault("enforce-leak=3s"):
         finished = runs.run(lambda case: case.phases[-1:])
-    assert not outcomes(finished, Outcome.PASSED)
-
-
-def test_without_relay_everything_is_unknown(opened):
-    runs = opened(CASES)
-    before = runs.run(lambda case: case.phases[:1])
-    with fault("relay=down"):
-        after = runs.run(lambda case: case.phases[1:])
-    assert outcomes(before, Outcome.PASSED) == list(before)
-    assert outcomes(after, Outcome.UNKNOWN) == list(after)
+    assert not those(finished, Outcome.PASSED)
