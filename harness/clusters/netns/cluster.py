@@ -44,7 +44,6 @@ _FEATURES = frozenset({
 _BY_ENVOY = ("l7-http", "tls-sni")
 _NEVER = {
     "spire": "the lab has no SPIRE server",
-    "host-firewall": "the lab does not enforce host policies",
     "wireguard": "the lab does not encrypt",
     "ipsec": "the lab does not encrypt",
     "kube-proxy-replacement": "the lab has no kube-proxy to replace",
@@ -57,7 +56,8 @@ class LabOptions:
     """`cilium` is the version that the lab claims; `flows`: whether flows are made and served; `worker` names it among those of a run.
 
     `pods` are made ready on each of two nodes at the start; more are made when a case needs them. `hubble_listen` (`host:port`) serves
-    the flows on the machine's own network too, for `hubble observe --server`.
+    the flows on the machine's own network too, for `hubble observe --server`. Without `host_firewall`, policies of nodes select nothing, as
+    in a cluster that does not have it on.
     """
 
     cilium: str = DEFAULT_CILIUM
@@ -65,6 +65,7 @@ class LabOptions:
     worker: str = ""
     pods: int = 4
     hubble_listen: str = ""
+    host_firewall: bool = True
 
 
 @cache
@@ -84,6 +85,7 @@ class NetnsCluster:
 
     name = "netns"
     simulated = False
+    secluded = True
 
     def __init__(self, options: LabOptions | None = None) -> None:
         self._options = options or LabOptions()
@@ -98,6 +100,10 @@ class NetnsCluster:
                 features.add(name)
             else:
                 lacking[name] = why
+        if self._options.host_firewall:
+            features.add("host-firewall")
+        else:
+            lacking["host-firewall"] = "this lab's host firewall is off: policies with a nodeSelector select nothing"
         for name in _BY_ENVOY:
             if about["envoy"]:
                 features.add(name)
@@ -221,7 +227,7 @@ class _Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, options: LabOptions) -> _Connection:
-        process = launch.launch(cilium=options.cilium, flows=options.flows, pods=options.pods)
+        process = launch.launch(cilium=options.cilium, flows=options.flows, pods=options.pods, host_firewall=options.host_firewall)
         self = cls(process)
         try:
             ready = self._waiting[0] = self._loop.create_future()

@@ -15,6 +15,7 @@ from harness.model.traffic import Direction
 from harness.policy.map import DirectionPolicy, EndpointPolicy
 
 _BINDINGS = {Direction.EGRESS: "from_pod", Direction.INGRESS: "to_pod"}
+_HOST_BINDINGS = {Direction.EGRESS: "from_host", Direction.INGRESS: "to_host"}
 _REDIRECTS = ("redirect_from", "redirect_to4", "redirect_to6")
 
 
@@ -28,6 +29,8 @@ class Wanted:
     pods: Mapping[str, EndpointPolicy]
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Those of each of `pods`, by link."""
+    host: EndpointPolicy | None = None
+    """The host firewall's policy, which asks for no proxy; None where there is none."""
 
 
 @dataclass(slots=True)
@@ -35,7 +38,9 @@ class _State:
     peers: dict[str, dict[str, str]] = field(default_factory=lambda: {"peer4": {}, "peer6": {}})
     ranges: dict[str, tuple[Range, ...]] = field(default_factory=lambda: {"range4": (), "range6": ()})
     policies: dict[Compiled, str] = field(default_factory=dict)
-    bindings: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in (*_BINDINGS.values(), *_REDIRECTS)})
+    bindings: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {name: {} for name in (*_BINDINGS.values(), *_HOST_BINDINGS.values(), *_REDIRECTS)}
+    )
 
 
 class NodeFilter:
@@ -89,6 +94,12 @@ class NodeFilter:
                 elif content.redirects:
                     for address in wanted.addresses[link]:
                         state.bindings["redirect_to6" if ":" in address else "redirect_to4"][address] = f"jump {name}_redirect"
+        if wanted.host is not None:
+            for direction, binding in _HOST_BINDINGS.items():
+                policy = getattr(wanted.host, direction.value)
+                if policy.enforced:
+                    name = self._named(ruleset.compiled(policy, direction), state, made)
+                    state.bindings[binding] = dict.fromkeys(("ipv4", "ipv6"), f"jump {name}")
         for binding, before in self._state.bindings.items():
             first.extend(ruleset.change_elements(binding, before, state.bindings[binding]))
         if made:

@@ -109,8 +109,8 @@ class _Event:
     """One packet on one node: everything its flows have in common."""
 
     __slots__ = (
-        "_arrives", "_destination", "_five", "_label", "_leaves", "_maker", "_node", "_origin", "_packet", "_proxy_port", "_snapshot",
-        "_source", "_time",
+        "_arrives", "_destination", "_ends_here", "_five", "_label", "_leaves", "_maker", "_node", "_origin", "_packet", "_proxy_port",
+        "_sent_here", "_snapshot", "_source", "_time",
     )  # fmt: skip
 
     def __init__(
@@ -127,14 +127,16 @@ class _Event:
         self._proxy_port = mark & 0xFFFF
         source_port = self._origin.port if self._origin is not None else packet.source_port
         self._five = FiveTuple(protocol, source.address, source_port, destination.address, packet.port)
-        self._leaves = source.node == node
-        self._arrives = destination.node == node
+        self._sent_here = source.node == node
+        self._ends_here = destination.node == node
+        self._leaves = self._sent_here and source.pod is not None
+        self._arrives = self._ends_here and destination.pod is not None
         self._time = 0
 
     @property
     def at_source(self) -> bool:
         """Whether this node is where the packet came from."""
-        return self._leaves or (self._label.at == "output" and self._origin is None)
+        return self._sent_here or (self._label.at == "output" and self._origin is None)
 
     def publish(self) -> None:
         """Everything that Cilium's agent would tell of it."""
@@ -144,7 +146,7 @@ class _Event:
             if label.at == Direction.EGRESS:
                 self.dropped(Direction.EGRESS, label.reason)
                 return
-            if self._leaves and label.new and self._origin is None:
+            if self._sent_here and label.new and self._origin is None:
                 self.allowed(Direction.EGRESS)
             self.dropped(Direction.INGRESS, label.reason)
             return
@@ -152,7 +154,7 @@ class _Event:
             self.allowed(Direction.EGRESS, redirected=True)
             return
         if label.at == "redirected_ingress":
-            if self._leaves and self._origin is None:
+            if self._sent_here and self._origin is None:
                 self.allowed(Direction.EGRESS)
             self.allowed(Direction.INGRESS, redirected=True)
             return
@@ -160,14 +162,13 @@ class _Event:
             # Through its own service: no policy was asked, so none has a verdict.
             self.traced(Direction.INGRESS, _TO_ENDPOINT)
             return
-        if self._leaves:
-            if self._origin is None:
-                self.allowed(Direction.EGRESS)
-            if not self._arrives:
-                self.traced(Direction.EGRESS, _TO_STACK)
+        if self._sent_here and self._origin is None:
+            self.allowed(Direction.EGRESS)
+        if self._leaves and not self._arrives:
+            self.traced(Direction.EGRESS, _TO_STACK)
+        if self._ends_here and (self._origin is None or not self._origin.ingress_done):
+            self.allowed(Direction.INGRESS)
         if self._arrives:
-            if self._origin is None or not self._origin.ingress_done:
-                self.allowed(Direction.INGRESS)
             self.traced(Direction.INGRESS, _TO_ENDPOINT)
         elif not self._leaves and label.at == "input":
             self.traced(Direction.INGRESS, _TO_HOST)
@@ -178,7 +179,7 @@ class _Event:
         """A policy-verdict event, where a policy is enforced at all."""
         ingress = direction is Direction.INGRESS
         subject, peer = (self._destination, self._source) if ingress else (self._source, self._destination)
-        policy = self._snapshot.policy(subject.pod, direction)
+        policy = self._snapshot.policy(subject, direction)
         if policy is None:
             return
         interval = deciding(policy, peer.flow.identity, self._five.protocol.number, self._five.destination_port)
@@ -201,7 +202,7 @@ class _Event:
         """A policy-verdict event and a drop event. Only a deny rule has a name: default deny is that no policy decided."""
         ingress = direction is Direction.INGRESS
         subject, peer = (self._destination, self._source) if ingress else (self._source, self._destination)
-        policy = self._snapshot.policy(subject.pod, direction)
+        policy = self._snapshot.policy(subject, direction)
         deniers: tuple[PolicyRef, ...] = ()
         if policy is not None and reason == DropReason.POLICY_DENY:
             deniers = policies_of(deciding(policy, peer.flow.identity, self._five.protocol.number, self._five.destination_port))

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from harness.clusters.netns.dns.learned import Learned
 from harness.clusters.netns.dns.local import Local
 from harness.clusters.netns.dns.proxy import DnsProxies, Heard
 from harness.clusters.netns.dns.zone import zone
+from harness.clusters.netns.enforced import Enforced, enforced
 from harness.clusters.netns.filter import NodeFilter, Wanted
 from harness.clusters.netns.flows import FlowMaker
 from harness.clusters.netns.kernel import Namespace
@@ -45,15 +46,13 @@ from harness.model.cluster import LOCAL_CLUSTER, ClusterState, Pod, Service
 from harness.model.flow import Flow, LostEvents
 from harness.model.probe import Probe, Site
 from harness.model.traffic import Family, PodRef, Protocol, RequestKind
-from harness.model.verdict import Decision, PolicyRef, PolicyStatus
-from harness.policy.map import DirectionPolicy, EndpointPolicy
+from harness.model.verdict import PolicyRef, PolicyStatus
 from harness.policy.options import Options
 from harness.policy.repository import Repository
 from harness.probes.agent import AgentEvent
 
 _EMPTY = ClusterState(namespaces={}, pods=())
 _REVISIONS_KEPT = 8
-_OPEN = DirectionPolicy(enforced=False, default=Decision.ALLOW, by_identity={})
 
 
 class Lab:
@@ -97,7 +96,7 @@ class Lab:
         self._sites: dict[tuple[Site, Family], tuple[Namespace, str]] = {}
         self._repository = Repository.empty(self._options)
         self._local = local.compiled(self._state, self._repository, self._learned, ())
-        self._enforced: Mapping[PodRef, EndpointPolicy] = {}
+        self._enforced = Enforced()
 
     def _node(self, name: str) -> Host:
         """A node with its filter and log, made when first needed."""
@@ -315,14 +314,11 @@ class Lab:
 
     # Enforcing
 
-    def _enforceable(self, new: Local) -> Mapping[PodRef, EndpointPolicy]:
-        """The policies of the case's pods. Raises ClusterError for rules that the lab would leave half enforced."""
-        enforced = {ref: _with_former(new.of(slot.node).endpoints[ref], self._enforced.get(ref)) for ref, slot in self._slots.items()}
-        self._redirection.check(self._at_nodes(enforced))
-        return enforced
-
-    def _at_nodes(self, enforced: Mapping[PodRef, EndpointPolicy]) -> Iterator[tuple[str, EndpointPolicy]]:
-        return ((self._slots[ref].node, policy) for ref, policy in enforced.items())
+    def _enforceable(self, new: Local) -> Enforced:
+        """What is to be in force. Raises ClusterError for rules that the lab would leave half enforced."""
+        found = enforced(new, {ref: slot.node for ref, slot in self._slots.items()}, self._filters, self._enforced)
+        self._redirection.check(found.at_nodes())
+        return found
 
     def _logged(self, node: str, port: ProxyPort, fields: Mapping[str, Any]) -> None:
         """A proxy tells of a request: after what its packets told before."""
@@ -333,9 +329,9 @@ class Lab:
             self._flows.emit(replace(flow, uuid=self._flows.uuid()))
 
     async def _change(self, repository: Repository, new: Local) -> None:
-        enforced = self._enforceable(new)
-        await self._redirection.serve(self._at_nodes(enforced))
-        self._enforce(new, enforced)
+        found = self._enforceable(new)
+        await self._redirection.serve(found.at_nodes())
+        self._enforce(new, found)
         self._repository, self._local = repository, new
 
     async def _dns_heard(self, heard: Heard) -> None:
@@ -370,7 +366,7 @@ class Lab:
         if self._learned.forget(now):
             await self._relearn()
 
-    def _enforce(self, new: Local, enforced: Mapping[PodRef, EndpointPolicy]) -> None:
+    def _enforce(self, new: Local, found: Enforced) -> None:
         self._revision += 1
         snapshot = Snapshot(
             revision=self._revision,
@@ -386,15 +382,22 @@ class Lab:
             },
             nodes={name: node.addresses for name, node in self._topology.nodes.items()},
             kube_apiserver=self._topology.kube_apiserver.addresses,
-            enforced=enforced,
+            enforced=found,
         )
         self._snapshots[self._revision] = snapshot
         self._snapshots.pop(self._revision - _REVISIONS_KEPT, None)
         for name, filter_ in self._filters.items():
             filter_.change(
-                Wanted(self._revision, snapshot.peers(name), new.of(name).ipcache, snapshot.links(name), snapshot.link_addresses(name))
+                Wanted(
+                    self._revision,
+                    snapshot.peers(name),
+                    new.of(name).ipcache,
+                    snapshot.links(name),
+                    snapshot.link_addresses(name),
+                    found.hosts.get(name),
+                )
             )
-        self._enforced = enforced
+        self._enforced = found
 
     # Probing
 
@@ -448,20 +451,6 @@ class Lab:
             return
         if self._store is not None:
             self._store.publish(event)
-
-
-def _with_former(policy: EndpointPolicy, former: EndpointPolicy | None) -> EndpointPolicy:
-    """A direction whose policy could not be computed keeps what was enforced before, as a Cilium endpoint does."""
-
-    def of(new: DirectionPolicy, old: DirectionPolicy) -> DirectionPolicy:
-        broken = any(interval.decision is Decision.ERROR for intervals in new.by_identity.values() for interval in intervals)
-        return old if broken else new
-
-    ingress = of(policy.ingress, former.ingress if former else _OPEN)
-    egress = of(policy.egress, former.egress if former else _OPEN)
-    if ingress is policy.ingress and egress is policy.egress:
-        return policy
-    return EndpointPolicy(ingress=ingress, egress=egress)
 
 
 def _selects(service: Service, pod: Pod) -> bool:

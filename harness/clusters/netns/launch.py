@@ -74,7 +74,7 @@ class Process:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def launch(*, cilium: str, flows: bool, pods: int) -> Process:
+def launch(*, cilium: str, flows: bool, pods: int, host_firewall: bool = True) -> Process:
     """Start a lab. It dies with the calling thread, at the latest. Raises LabUnavailableError where this machine cannot run one."""
     if not sys.platform.startswith("linux"):
         raise LabUnavailableError("the lab is made of Linux network namespaces", hint="Pass `--cluster=memory`.")
@@ -92,6 +92,7 @@ def launch(*, cilium: str, flows: bool, pods: int) -> Process:
         "cilium": cilium,
         "flows": flows,
         "pods": pods,
+        "host_firewall": host_firewall,
     }
     source = str(Path(harness.__file__).parents[1])
     try:

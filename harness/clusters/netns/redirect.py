@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from harness.clusters.netns.ruleset import DELIVER, TABLE, Label, log
+from harness.clusters.netns.ruleset import DELIVER, TABLE, TO_HOST, Label, log
 from harness.errors import ClusterError
 from harness.model.traffic import Direction
 from harness.policy.map import DirectionPolicy, Interval, ProxyRules
@@ -142,6 +142,11 @@ def frame(own: tuple[int, int], *, ipv6: bool) -> Iterator[str]:
         f"ct state new ct mark & {_INGRESS} != 0 jump redirected_ingress",
         "accept",
     )
+    # What a proxy continues is not the host's own; and where it ends at this host, it comes by loopback, yet from a client.
+    yield f"insert rule {TABLE} host_output meta mark & {PROXIED} != 0 accept"
+    yield f"add chain {TABLE} continued_to_host"
+    yield f'insert rule {TABLE} input iifname "lo" meta mark & {DELIVER} == 0 ct mark & {PROXIED} != 0 goto continued_to_host'
+    yield from _chain("continued_to_host", "", "ct direction reply accept", TO_HOST, "ct state new jump new_input", "accept")
     yield from _chain(
         "continued",
         "type filter hook output priority mangle;",

@@ -3,6 +3,7 @@
 Every packet of a connection's original direction passes two lookups: egress of the pod it comes from, ingress of the pod it goes to.
 Each first names the peer's identity (the packet's mark), then looks the identity, protocol and port up in the maps of the pod's policy,
 exact ports before ranges before whole protocols before everything, and ends in `return`, or in a chain that reports and drops.
+The node's host is asked as a pod is: egress where it sends, before anything is redirected to a proxy, and ingress where a packet is for itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LOG_GROUP = 1
 DELIVER = 1 << 31
 """In a packet's mark: it goes to a socket of this node, whatever its destination. Routing looks at this bit alone; identities, which
 share the mark, never come near it."""
+TO_HOST = "meta nfproto vmap @to_host"
+"""The rule that asks the host's ingress policy."""
 _ALL_PORTS = 65535
 _ALL_TYPES = 255
 _SNAPLEN = 96
@@ -86,6 +89,8 @@ def base(*, ipv6: bool) -> str:
         add("map", f"service{version}", f"typeof {family} daddr . meta l4proto . th dport : verdict;")
     add("map", "from_pod", "type ifname : verdict;")
     add("map", "to_pod", "type ifname : verdict;")
+    for name in ("from_host", "to_host"):
+        add("map", name, "type nf_proto : verdict;")
     add("set", "hairpin", "type ifname . ifname;")
     for direction in _DIRECTIONS:
         for decision in REASONS:
@@ -121,8 +126,10 @@ def base(*, ipv6: bool) -> str:
     # What is on its way to or from a proxy of this node (`redirect`) is asked for its policy where it is delivered.
     rule("input", f"meta mark & {DELIVER} != 0 goto delivered")
     rule("output", f"meta mark & {DELIVER} != 0 accept")
-    rule("input", 'iifname "lo" accept', *discovery, *replies, "iifname vmap @from_pod")
+    rule("input", 'iifname "lo" accept', *discovery, *replies, "iifname vmap @from_pod", TO_HOST)
     rule("output", 'oifname "lo" accept', *discovery, *replies, "oifname vmap @to_pod")
+    add("chain", "host_output", "type filter hook output priority -60;")
+    rule("host_output", 'oifname "lo" accept', *discovery, *replies, "meta nfproto vmap @from_host")
     for hook in _HOOKS:
         rule(hook, f"ct state new jump new_{hook}")
     return "\n".join(lines)

@@ -56,7 +56,11 @@ async def _serve(settings: Mapping[str, Any]) -> None:
     store = FlowStore() if settings["flows"] else None
     control = _Control()
     control.lab = lab = Lab(
-        options=Options.of(settings["cilium"]), pods=settings["pods"], emit=control.emit, store=store, folder=Path(settings["folder"])
+        options=Options.of(settings["cilium"], host_firewall=settings["host_firewall"]),
+        pods=settings["pods"],
+        emit=control.emit,
+        store=store,
+        folder=Path(settings["folder"]),
     )
     server = None
     if store is not None:

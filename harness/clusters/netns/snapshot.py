@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.clusters.netns.enforced import Enforced
 from harness.model.flow import FlowEndpoint
 from harness.model.identity import ReservedIdentity
 from harness.model.labels import printed
@@ -20,7 +21,7 @@ RESERVED = "reserved"
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Who has an address, as one node sees it. `node` is where the pod runs; '' for what is not a pod."""
+    """Who has an address, as one node sees it. `node` is where the pod runs, or the node itself, whose host it is; '' for everybody else."""
 
     address: str
     flow: FlowEndpoint
@@ -42,7 +43,7 @@ class PodPlace:
 
 @dataclass(slots=True)
 class Snapshot:
-    """`pods` are the Cilium endpoints (not host-network pods), `nodes` the nodes' own addresses. `enforced` are the policies in force."""
+    """`pods` are the Cilium endpoints (not host-network pods), `nodes` the nodes' own addresses."""
 
     revision: int
     cluster: str
@@ -50,7 +51,7 @@ class Snapshot:
     pods: Mapping[PodRef, PodPlace]
     nodes: Mapping[str, tuple[str, ...]]
     kube_apiserver: tuple[str, ...]
-    enforced: Mapping[PodRef, EndpointPolicy]
+    enforced: Enforced
     local: Mapping[str, PolicyMaps] = field(default_factory=dict)
     """The maps of the nodes that learned names: those alone know the addresses' identities."""
     names: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Snapshot:
 
     def links(self, node: str) -> Mapping[str, EndpointPolicy]:
         """The policy of each of the node's pods, by its link."""
-        return {place.link: self.enforced[ref] for ref, place in self.pods.items() if place.node == node and ref in self.enforced}
+        return {place.link: self.enforced.pods[ref] for ref, place in self.pods.items() if place.node == node and ref in self.enforced.pods}
 
     def link_addresses(self, node: str) -> Mapping[str, tuple[str, ...]]:
         """The addresses of each of the node's pods, by its link."""
@@ -89,9 +90,9 @@ class Snapshot:
             found = known[packed] = self._outside(node, packed)
         return found
 
-    def policy(self, pod: PodRef | None, direction: Direction) -> DirectionPolicy | None:
-        """The policy of a pod in one direction, None where none is enforced."""
-        endpoint = self.enforced.get(pod) if pod is not None else None
+    def policy(self, party: Party, direction: Direction) -> DirectionPolicy | None:
+        """The policy of a pod or a node's host in one direction, None where none is enforced."""
+        endpoint = self.enforced.pods.get(party.pod) if party.pod is not None else self.enforced.hosts.get(party.node)
         if endpoint is None:
             return None
         policy = endpoint.ingress if direction is Direction.INGRESS else endpoint.egress
@@ -113,7 +114,8 @@ class Snapshot:
         for address, identity in self.peers(node).items():
             packed = _packed(address)
             if packed not in out:
-                out[packed] = Party(address, FlowEndpoint(identity=identity, labels=self._labels(identity)))
+                own = node if address in self.nodes.get(node, ()) else ""
+                out[packed] = Party(address, FlowEndpoint(identity=identity, labels=self._labels(identity)), node=own)
         return out
 
     def _outside(self, node: str, packed: bytes) -> Party:

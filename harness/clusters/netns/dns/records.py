@@ -38,6 +38,7 @@ def flow(heard: Heard, snapshot: Snapshot, now: int) -> Flow:
             rcode=said.rcode,
             ips=said.addresses,
             qtypes=(said.kind,),
+            ttl=said.ttl,
         ),
     )
 
