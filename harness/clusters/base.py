@@ -90,6 +90,13 @@ class Noted(Protocol):
 
 
 @runtime_checkable
+class Secluded(Protocol):
+    """A cluster in which nobody looks up names but the probes of the run: what its nodes have learned, the probes' flows tell."""
+
+    secluded: bool
+
+
+@runtime_checkable
 class Particular(Protocol):
     """A cluster that has some things for some cases only: externals that a user mapped, say."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.cases.case import Reason
 from harness.clusters.base import Capabilities, Change, Observation
 from harness.engine.checks import Check
 from harness.engine.judge import Drop, Evidence, answered, denied, forwarded, own_flows, policies
+from harness.engine.names import Known, Names
 from harness.engine.outcome import Judgement
 from harness.model.cluster import ClusterState
 from harness.model.flow import FlowVerdict
@@ -37,19 +38,26 @@ def model_options(capabilities: Capabilities) -> Options:
 
 @dataclass(slots=True)
 class Predictor:
-    """The model of one case as it is placed, with the policies that were applied so far."""
+    """The model of one case as it is placed, with the policies that were applied so far.
+
+    `names` is what the lookups of the case tell about names; None where others may look names up too, so that nobody can tell.
+    """
 
     state: ClusterState
     repository: Repository
+    names: Names | None = None
     _evaluator: Evaluator | None = field(default=None, init=False)
+    _taught: dict[frozenset[tuple[str, frozenset[str]]], Evaluator] = field(default_factory=dict, init=False)
 
     def change(self, change: Change) -> None:
         """The same change of policies that the cluster got."""
         self.repository = self.repository.change(change.remove, [policy.document for policy in change.apply])
         self._evaluator = None
+        self._taught.clear()
 
     @property
     def evaluator(self) -> Evaluator:
+        """The model for which a name may lead anywhere."""
         if self._evaluator is None:
             self._evaluator = Evaluator(self.state, self.repository)
         return self._evaluator
@@ -62,7 +70,27 @@ class Predictor:
         traffic = _taken(check, observation)
         if traffic is None or traffic.source == traffic.destination:
             return None
-        return self.evaluator.verdict(traffic)
+        verdict = self.evaluator.verdict(traffic)
+        if verdict.verdict is Verdict.UNKNOWN and self.names is not None and observation is not None:
+            return self._by_names(self.names, traffic, observation) or verdict
+        return verdict
+
+    def _by_names(self, names: Names, traffic: Traffic, observation: Observation) -> PolicyVerdict | None:
+        """The verdict by what the source's node had learned; None where that is not known well enough to tell.
+
+        Names only ever allow. So where the least and the most that it can have known come to the same, so does whatever it knew.
+        """
+        sure, possible = names.at(observation.probe.site, observation.result.started, observation.result.ended)
+        least, most = (self._knowing(each).verdict(traffic) for each in (sure, possible))
+        return least if least == most else None
+
+    def _knowing(self, names: Known) -> Evaluator:
+        key = frozenset(names.items())
+        found = self._taught.get(key)
+        if found is None:
+            repository = replace(self.repository, options=replace(self.repository.options, names_unknown=False))
+            found = self._taught[key] = Evaluator(self.state, repository, names)
+        return found
 
 
 def _taken(check: Check, observation: Observation | None) -> Traffic | None:

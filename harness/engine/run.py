@@ -154,6 +154,8 @@ class Prober:
             batch = [probe for probe in round_ if not (probe.id in lookups and not _resolved(observed.get(lookups[probe.id])))]
             for observation in self.cluster.probe(batch) if batch else ():
                 observed[observation.probe.id] = observation
+                if self.predictor.names is not None:
+                    self.predictor.names.saw(observation)
         return Round(planned, observed, started)
 
     def _evidence(self, check: Check, sent: Round, index: int, *, baseline: bool) -> Evidence:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.cases.case import Case, Expectation, Phase, Placement
-from harness.clusters.base import Change, Cluster, Enforcement, Noted, Particular
+from harness.clusters.base import Change, Cluster, Enforcement, Noted, Particular, Secluded
 from harness.clusters.open import Hubble, default_timeout
 from harness.engine.checks import Check, checks
 from harness.engine.coverage import uncovered
@@ -31,6 +31,7 @@ from harness.engine.events import (
     RunStarted,
 )
 from harness.engine.findings import asked, effective, later_phases, not_covered, standing
+from harness.engine.names import Names
 from harness.engine.outcome import CheckResult, Outcome, PolicyFinding
 from harness.engine.predict import Predictor, model_options
 from harness.engine.requirements import unmet
@@ -195,7 +196,8 @@ class Session:
         self._open = None  # the cluster sees to it that the former case is gone
         started = time.monotonic()
         placement = self._cluster.prepare(case)
-        predictor = Predictor(placement.state, Repository.empty(self._options))
+        names = Names(placement.state) if self._flows_on and isinstance(self._cluster, Secluded) and self._cluster.secluded else None
+        predictor = Predictor(placement.state, Repository.empty(self._options), names)
         prober = Prober(self._cluster, self._stamp, Memory(), predictor, self._flows_on)
         self._open = _Open(case, placement, prober, enforced_at=time.monotonic())
         self._emit(CasePrepared(case=case.name, file=case.location.file, seconds=time.monotonic() - started))

@@ -110,6 +110,7 @@ def _layer7(message: flow_pb2.Layer7, record: L7Record) -> None:
         message.dns.rcode = record.rcode
         message.dns.ips.extend(record.ips)
         message.dns.qtypes.extend(record.qtypes)
+        message.dns.ttl = record.ttl
 
 
 def flow_to_proto(flow: Flow) -> flow_pb2.Flow:
@@ -285,6 +286,7 @@ def _record_of(message: flow_pb2.Layer7) -> L7Record:
             rcode=dns.rcode,
             ips=tuple(dns.ips),
             qtypes=tuple(dns.qtypes),
+            ttl=dns.ttl,
         )
     return L7Record(kind=kind or "", type=int(message.type), latency_ns=message.latency_ns)
 

@@ -77,7 +77,7 @@ class FlowEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class L7Record:
-    """The L7 part. kind: `http` or `dns`; type: 1 request, 2 response."""
+    """The L7 part. kind: `http` or `dns`; type: 1 request, 2 response; `ttl` in seconds."""
 
     kind: str
     type: int
@@ -91,6 +91,7 @@ class L7Record:
     rcode: int = 0
     ips: tuple[str, ...] = ()
     qtypes: tuple[str, ...] = ()
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
