@@ -210,7 +210,6 @@ def _named(case: Case, name: str) -> str | None:
 def _seen(end: Pod | Peer, other: Pod | Peer) -> Peer:
     if not isinstance(end, Pod):
         return end
-    if not end.host_network:
-        return end.ref
-    near = not isinstance(other, Pod) or other.node == end.node
-    return Entity(EntityName.HOST if near else EntityName.REMOTE_NODE)
+    if not end.host_network or not isinstance(other, Pod) or other.host_network:
+        return end.ref  # where no pod is at the other end, which node's host it is can be said by its own name only
+    return Entity(EntityName.HOST if other.node == end.node else EntityName.REMOTE_NODE)

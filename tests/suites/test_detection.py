@@ -46,7 +46,7 @@ def judged(folder: str) -> Iterator[Judged]:
     """Every mutant of the folder's cases."""
     for path in sorted(find_case_files(SUITES / folder)):
         for case in load_cases(path):
-            oracle = Oracle(case, Options())
+            oracle = Oracle(case, Options(host_firewall=True))
             before = oracle.readings(case)
             for mutant in mutants(case):
                 after = oracle.readings(mutant.case, first=mutant.first)
