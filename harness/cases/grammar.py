@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from harness.cases.hosts import is_address, is_dns_name
+from harness.cases.hosts import is_address, is_dns_name, no_dns_name
 from harness.cases.suggest import closest
 from harness.model.traffic import Protocol, Request, RequestKind
 
@@ -312,5 +312,7 @@ def _named_request(word: str, argument: str, start: int, argument_at: int) -> Re
             raise GrammarError(f"`{argument}` is no gRPC method", argument_at, len(argument), "as in `grpc /pkg.Service/Method`")
         return Request(RequestKind.GRPC, path=argument)
     if not is_dns_name(argument):
-        raise GrammarError(f"`{argument}` is no DNS name with a dot", argument_at, len(argument), f"as in `{word} api.example.com`")
+        why = no_dns_name(argument)
+        what = f"`{argument}` is no DNS name" + ("" if why else " with a dot")
+        raise GrammarError(what, argument_at, len(argument), why or f"as in `{word} api.example.com`")
     return Request(RequestKind(word), name=argument)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.cases.case import EndpointSpec, ExternalSpec, Party, PartyKind, PortSpec, ServicePortSpec, ServiceSpec, Target
 from harness.cases.grammar import ANY, GrammarError, SourceTerm, Span, TargetTerm
-from harness.cases.hosts import is_address, is_dns_name
+from harness.cases.hosts import is_address, is_dns_name, no_dns_name
 from harness.cases.suggest import closest, did_you_mean
 from harness.model.traffic import Protocol, Request, RequestKind
 
@@ -232,6 +232,9 @@ class Names:
             hint = f"endpoints are named without their namespace: `{name.rpartition('/')[2]}`"
         else:
             hint = did_you_mean(name, self.known(), noun="known")
+            why = no_dns_name(name)
+            if why:
+                return _error(f"`{name}` is no DNS name", span, why)
         what = "name" if closest(name, self.externals) or closest(name, BUILTINS) else "endpoint"
         return _error(f"unknown {what} `{name}`", span, hint)
 

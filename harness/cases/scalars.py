@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from harness.cases.case import Action, FamilyChoice, Reason, Serve
 from harness.cases.document import Items, Node, Table, Text, kind_of
-from harness.cases.hosts import DNS_NAME, is_address
+from harness.cases.hosts import is_dns_name, no_dns_name
 from harness.cases.source import Place
 from harness.cases.suggest import did_you_mean
 from harness.model.traffic import Direction, Protocol
@@ -119,8 +119,8 @@ def check_name(text: Text, what: str = "name") -> Text:
 def read_dns_name(node: Node) -> Text:
     """A DNS name with at least one dot."""
     text = scalar(node, "a DNS name")
-    if not DNS_NAME.match(text.lower().removesuffix(".")) or len(text) > 253 or is_address(text):
-        raise text.error(f"`{text}` is no DNS name", hint="a name has a dot, as in `api.example.com`; no wildcard")
+    if not is_dns_name(text):
+        raise text.error(f"`{text}` is no DNS name", hint=no_dns_name(text) or "a name has a dot, as in `api.example.com`; no wildcard")
     return text
 
 

@@ -15,6 +15,26 @@ _STARS = re.compile(r"[*]+")
 _ANY_NAME = f"(^({_CHARACTERS}+[.])+$)|(^[.]$)"
 
 
+LONGEST_LABEL, LONGEST_NAME = 63, 253
+"""Characters, without the last dot (RFC 1035, 2.3.4)."""
+
+
+def impossible(name: str) -> str:
+    """Why nothing in DNS has this name, or one that this pattern matches, in words; '' where something can."""
+    text = name.strip().removesuffix(".")
+    if text and set(text) <= {"*"}:
+        return ""
+    labels = text.split(".")
+    if "" in labels:
+        return "a label of it is empty"
+    least = [label.replace("*", "") or "?" for label in labels]
+    long = next((label for label in least if len(label) > LONGEST_LABEL), "")
+    if long:
+        return f"`{long[:12]}...` has {len(long)} characters, and a label has {LONGEST_LABEL} at most"
+    length = len(".".join(least))
+    return f"it has {length} characters, and a name has {LONGEST_NAME} at most" if length > LONGEST_NAME else ""
+
+
 def expression(pattern: str) -> str:
     """The anchored RE2 expression of a pattern: `*` stays within a label, a leading `**.` is one or more labels, only stars is any name."""
     pattern = pattern.strip().lower()

@@ -516,8 +516,28 @@ def test_addresses_of_externals(folder: Folder):
     assert mistake("a: {address: 192.0.2.1}, b: {address: 192.0.2.1}")[:3] == ("`192.0.2.1` belongs to `a` already", 2, "192.0.2.1")
     assert mistake("a: {address: 192.0.2.1, addresses: [192.0.2.2]}")[:3] == ("both `address` and `addresses`", 2, "addresses")
     assert mistake("a: {names: ['*.example.com']}") == (
-        "`*.example.com` is no DNS name", 2, "'*.example.com'", "a name has a dot, as in `api.example.com`; no wildcard",
+        "`*.example.com` is no DNS name", 2, "'*.example.com'", "`*` stands in no name: this is one name, not a pattern",
     )  # fmt: skip
+
+
+IMPOSSIBLE = [
+    (f"{'a' * 64}.example.com", "`aaaaaaaaaaaa...` has 64 characters, and a label has 63 at most"),
+    (".".join(["a" * 63] * 4), "it has 255 characters, and a name has 253 at most"),
+    ("api..example.com", "a label of it is empty"),
+    ("api.exa!mple.com", "`!` stands in no name"),
+    ("bücher.example.com", "`ü` stands in no name"),
+    ("-api.example.com", "a label begins with a letter or a digit, and ends with one"),
+    ("*.example.com", "`*` stands in no name: this is one name, not a pattern"),
+]
+
+
+@pytest.mark.parametrize(("name", "why"), IMPOSSIBLE)
+def test_a_name_that_dns_cannot_have_is_refused_wherever_it_stands(folder: Folder, expectation_mistake, name: str, why: str):
+    external = folder.mistake(f"case: web\nexternals: {{a: {{names: ['{name}']}}}}\nphases: {{p: []}}\n")
+    assert (external.message, external.hint) == (f"`{name}` is no DNS name", why)
+    for text in (f"client -> {name}:443", f"client -> kube-dns lookup {name}", f"client -> server:8080 tls {name}"):
+        found = expectation_mistake(f"allow: '{text}'")
+        assert (found.message, found.hint) == (f"`{name}` is no DNS name", why), text
 
 
 def test_a_node_that_is_no_abstract_one(folder: Folder):

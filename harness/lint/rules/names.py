@@ -12,6 +12,7 @@ from harness.lint.policy import LintedPolicy
 from harness.lint.registry import rule
 from harness.model.labels import reserved
 from harness.model.traffic import Direction, Protocol
+from harness.policy.fqdn import impossible
 from harness.policy.identities import holds
 from harness.policy.rules import FQDNSelector, LabelSelector, PortProtocol, Rule
 
@@ -172,6 +173,38 @@ def forgets_dns(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
                 "allow port 53 to the resolver, UDP and TCP",
             )
             return
+
+
+@rule(
+    "HL505",
+    "impossible-name",
+    Severity.ERROR,
+    bad=f"""
+        egress:
+          - toFQDNs: [{{matchName: {"a" * 64}.example.com}}]
+          - toEntities: [cluster]
+            toPorts:
+              - ports: [{{port: "53", protocol: ANY}}]
+                rules: {{dns: [{{matchPattern: "*"}}]}}
+    """,
+    good="""
+        egress:
+          - toFQDNs: [{matchName: a.example.com}]
+          - toEntities: [cluster]
+            toPorts:
+              - ports: [{port: "53", protocol: ANY}]
+                rules: {dns: [{matchPattern: "*"}]}
+    """,
+)
+def impossible_name(policy: LintedPolicy, _given: Given) -> Iterator[Remark]:
+    """Cilium looks at the characters of a name, and accepts names that DNS cannot have: a label has 63 characters at most, a name 253. Such a
+    rule is in force and matches nothing, in toFQDNs as in rules for DNS."""
+    asked = [each for element in policy.elements() for each in element.l7_items("dns")]
+    for path, selector in (*_names(policy), *asked):
+        for key in ("matchName", "matchPattern"):
+            why = impossible(str(selector.get(key) or "*"))
+            if why:
+                yield Remark(policy.at(f"{path}.{key}"), f"nothing has this name: {why}", "write a name that DNS can have")
 
 
 def _pods(peer: object) -> bool:
