@@ -235,4 +235,4 @@ def test_ranges_of_addresses_are_the_users(folder: Path):
 def test_the_shipped_manifests_have_findings_only_where_they_are_traps():
     root = Path(__file__).parents[2] / "fixtures/manifests"
     found = {Path(each["file"]).parent.name for each in json.loads(lint(str(root), "-o", "json").stdout) if each["severity"] != "info"}
-    assert {"default-deny", "selectors", "traps"} <= found <= {"default-deny", "selectors", "traps", "l7", "dns"}
+    assert {"default-deny", "selectors", "traps"} <= found <= {"default-deny", "selectors", "traps", "l7", "dns", "host-firewall"}
