@@ -23,4 +23,7 @@ def die_with_parent(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 -- that is what it is for
+    try:
+        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 -- that is what it is for
+    except OSError as error:
+        sys.exit(f"{sys.argv[2]} does not run on this machine: {error.strerror}")
