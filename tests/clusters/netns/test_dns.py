@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from harness.cases.case import Action, Expectation, Party, PartyKind, Target
 from harness.clusters.base import Observation
+from harness.engine.judge import Evidence, judge
+from harness.engine.outcome import Outcome
+from harness.errors import Location
 from harness.model.flow import FlowVerdict
 from harness.model.probe import Ending
 from harness.model.traffic import Direction, Family, Protocol, Request, RequestKind
@@ -160,6 +167,46 @@ def test_garbage_does_the_proxy_no_harm(bench: Bench) -> None:
         assert garbage.result.ending in (Ending.TIMEOUT, Ending.RESET), garbage.result
         assert not garbage.result.server_saw
         assert answer(ask(bench, "far", WWW, protocol)) == (RESOLVER, NOERROR)
+
+
+@pytest.mark.parametrize("speaker", ["far", "elsewhere"], ids=["to the proxy", "to the resolver"])
+def test_nonsense_in_every_form_does_no_harm(bench: Bench, speaker: str) -> None:
+    """Messages that are none, over UDP and TCP, whole and in part, and connections that say half a length and wait."""
+    bench.deploy(CASE.replace("  resolver:", "  elsewhere: {labels: {app: other}, node: a}\n  resolver:"))
+    bench.apply(policy([{"matchName": WWW}]))
+    inside = bench.cluster.namespaces()[f"pod default/{speaker}"]
+    command = [sys.executable, "-m", "tests.clusters.netns.inside_garbage", str(bench.cluster.pid), str(inside), bench.address("resolver")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["rcode"] == NOERROR
+    assert seen["tcp"] > 100
+    assert seen["udp"] > 0, "some of it is a question after all, and answered"
+    for protocol in (Protocol.UDP, Protocol.TCP):
+        assert answer(ask(bench, "far", WWW, protocol)) == (RESOLVER, NOERROR)
+        assert answer(ask(bench, "far", DEEP, protocol)) == ("", REFUSED)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.UDP, Protocol.TCP])
+def test_a_lookup_during_which_the_proxy_dies_is_unknown_under_allow_as_under_deny(bench: Bench, protocol: Protocol) -> None:
+    bench.deploy(CASE)
+    bench.apply(policy([{"matchName": WWW}]))
+    bench.cluster.fault("close", "default/resolver")  # so the proxy waits for its answer
+    already = bench.cluster.counters()["logged"]
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask, bench, "far", WWW, protocol)
+        while bench.cluster.counters()["logged"] < already + 2:  # the packet to the proxy, and that from it
+            pass
+        bench.cluster.fault("kill_dns_proxy", "a")
+        seen = asking.result()
+    assert any(flow.l7 is not None for flow in seen.flows), "it was under way"
+    assert not seen.result.server_saw
+    for action in (Action.ALLOW, Action.DENY):
+        party = Party(PartyKind.ENDPOINT, "far")
+        target = Target(Party(PartyKind.BUILTIN, "kube-dns"), 53, protocol, "kube-dns")
+        expectation = Expectation(action, "far -> kube-dns lookup", (party,), (target,), Location("t", 1), request=seen.probe.request)
+        judged = judge(Evidence(expectation, seen, alive=True))
+        assert judged.outcome is Outcome.UNKNOWN, (action, judged, seen.result)
 
 
 def test_a_dead_proxy_is_an_error_and_never_a_verdict(bench: Bench) -> None:

@@ -20,6 +20,8 @@ _TYPES = {Family.IPV4: QTYPE.A, Family.IPV6: QTYPE.AAAA}
 _ADDRESSES = {QTYPE.A: ".", QTYPE.AAAA: ":"}
 """The types of addresses, and what an address of one has in its text."""
 _LENGTH = 2
+_LONGEST_NAME = 255
+"""Bytes, with the length of each label and the root's."""
 
 Zone = Callable[[str], "Answer | None"]
 """Answers a name in lower case without its last dot; None: there is no such name."""
@@ -139,8 +141,10 @@ def _option(record: DNSRecord, code: int) -> str:
 
 
 def _parsed(data: bytes) -> DNSRecord | None:
-    """None for what is no message: dnslib raises whatever it stumbles on."""
+    """None for what is no message: dnslib raises whatever it stumbles on. It reads names that are too long, and cannot say them again."""
     try:
-        return DNSRecord.parse(data)
+        record = DNSRecord.parse(data)
     except (DNSError, ValueError, IndexError, UnicodeError):
         return None
+    long = any(sum(len(label) + 1 for label in each.qname.label) >= _LONGEST_NAME for each in record.questions)
+    return None if long else record

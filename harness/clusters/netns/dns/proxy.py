@@ -49,7 +49,8 @@ class DnsProxies:
         self._addresses = _ANY if ipv6 else _ANY[:1]
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[tuple[str, int], list[socket.socket]] = {}
-        self._talks: set[asyncio.Task[None]] = set()
+        self._talks: dict[asyncio.Task[None], str] = {}
+        """By the node whose proxy it is."""
         self._killed: set[str] = set()
 
     @property
@@ -82,9 +83,11 @@ class DnsProxies:
             raise ClusterError(f"the DNS proxy of node {', '.join(sorted(self._killed))} is dead")
 
     def kill(self, node: str) -> None:
-        """A node's proxy dies, on purpose."""
+        """A node's proxy dies, on purpose, with what it was about to answer."""
         for key in [key for key in self._sockets if key[0] == node]:
             self._close(*key)
+        for task in [task for task, of in self._talks.items() if of == node]:
+            task.cancel()
         self._killed.add(node)
 
     def close(self) -> None:
@@ -100,10 +103,10 @@ class DnsProxies:
             self._loop.remove_reader(sock.fileno())
             sock.close()
 
-    def _begin(self, talk: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, node: str, talk: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(talk)
-        self._talks.add(task)
-        task.add_done_callback(self._talks.discard)
+        self._talks[task] = node
+        task.add_done_callback(self._talks.pop)
 
     # One question
 
@@ -144,7 +147,7 @@ class DnsProxies:
                     data, client, server = got
                     asked = message.read(data)
                     if asked is not None and not asked.response:
-                        self._begin(self._datagram(namespace, data, Heard(node, port, False, client, server, asked)))
+                        self._begin(node, self._datagram(namespace, data, Heard(node, port, False, client, server, asked)))
 
     async def _datagram(self, namespace: Namespace, data: bytes, heard: Heard) -> None:
         if not await self._allowed(heard):
@@ -167,7 +170,7 @@ class DnsProxies:
             while True:
                 sock, client = listener.accept()
                 sock.setblocking(False)
-                self._begin(self._connection(node, namespace, port, sock, client[:2]))
+                self._begin(node, self._connection(node, namespace, port, sock, client[:2]))
 
     async def _connection(self, node: str, namespace: Namespace, port: ProxyPort, client: socket.socket, end: End) -> None:
         """Questions one after the other, until the client ends or says what is none."""
