@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clusters.netns import speech, tls
 from harness.clusters.netns.dns import message
-from harness.clusters.netns.dns.message import Answer
+from harness.clusters.netns.dns.message import Answer, Zone
 from harness.clusters.netns.grpc_ends import PREFACE, GrpcEnds
 from harness.clusters.netns.kernel import Namespace
 from harness.clusters.netns.reactor import READ, Reactor
@@ -50,7 +50,7 @@ class Servers:
         self._sockets: dict[Served, socket.SocketType] = {}
         self._open: set[_Connection] = set()
         self.seen: dict[str, str] = {}
-        self.names: Mapping[str, Answer] = {}
+        self.names: Zone = _nobody
         """What those that serve DNS know."""
         self.grpc = GrpcEnds(folder, self.seen)
         self._talks: dict[asyncio.Task[None], Served] = {}
@@ -134,7 +134,7 @@ class Servers:
             except OSError:
                 return
             if served.serve == "dns":
-                resolved = message.resolved(data, self.names.get, served.name)
+                resolved = message.resolved(data, self.names, served.name)
                 if resolved is not None:
                     self.seen[resolved[0]] = served.name
                     with suppress(OSError):
@@ -161,6 +161,11 @@ class Servers:
     def _ended(self, connection: _Connection) -> None:
         self._open.discard(connection)
         self._reactor.forget(connection.sock.fileno())
+
+
+def _nobody(_name: str) -> Answer | None:
+    """Knows no name."""
+    return None
 
 
 class _Connection:
@@ -226,7 +231,7 @@ class _Connection:
             asked, self._buffer = message.unframed(self._buffer)
             if asked is None:
                 return False
-            resolved = message.resolved(asked, self._servers.names.get, self.served.name)
+            resolved = message.resolved(asked, self._servers.names, self.served.name)
             if resolved is None:
                 return self.end()
             self._servers.seen[resolved[0]] = self.served.name

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from harness.clusters.netns.dns import message
 from harness.clusters.netns.dns.learned import Learned
 from harness.clusters.netns.dns.message import Answer
-from harness.model.traffic import Family
+from harness.clusters.netns.dns.zone import zone
+from harness.model.cluster import ClusterState, ExternalHost, Pod, Service
+from harness.model.traffic import Family, PodRef
 
 NAMES = {"www.example.com": Answer(("203.0.113.10", "2001:db8::10"), 30)}
 
@@ -76,3 +78,37 @@ def test_names_hold_until_their_time_and_on_their_node_only() -> None:
     assert (learned.next_end(), learned.forget(30.0)) == (30.0, frozenset("a"))
     assert learned.of("a", lambda name: name.startswith("www")) == {"203.0.113.11": {"www.example.com"}}
     assert (learned.forget(59.0), learned.forget(90.0), learned.next_end()) == (frozenset(), frozenset("a"), None)
+
+
+def test_the_resolver_answers_for_services_pods_and_what_is_outside() -> None:
+    pods = tuple(Pod(PodRef("shop", name), {"app": "web"}, "a") for name in ("web-1", "web-2"))
+    services = (Service("shop", "web", {"app": "web"}, ()), Service("shop", "each", {"app": "web"}, (), headless=True))
+    state = ClusterState({"shop": {}}, pods, (ExternalHost("www", "203.0.113.10", ("www.Example.com",)),), services)
+    addresses = {
+        "service:shop/web": ("10.96.0.1", "fd00:96::1"),
+        "pod:shop/web-1": ("10.0.0.1", "fd00::1"),
+        "pod:shop/web-2": ("10.0.0.2", "fd00::2"),
+    }
+    known = zone(state, addresses)
+
+    def answered(name: str) -> tuple[str, ...] | None:
+        answer = known(name)
+        return None if answer is None else answer.addresses
+
+    assert answered("www.example.com") == ("203.0.113.10",)
+    assert answered("web.shop.svc.cluster.local") == ("10.96.0.1", "fd00:96::1")
+    assert answered("each.shop.svc.cluster.local") == ("10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2")
+    # As CoreDNS does by default (`pods insecure`): whatever address the name says, in a namespace that there is.
+    assert answered("10-0-0-1.shop.pod.cluster.local") == ("10.0.0.1",)
+    assert answered("192-0-2-77.shop.pod.cluster.local") == ("192.0.2.77",)
+    assert answered("fd00--1.shop.pod.cluster.local") == ("fd00::1",)
+    assert answered("10-0-0-1.bank.pod.cluster.local") is None
+    assert answered("10-0-0-1.shop.svc.cluster.local") is None
+    for nonsense in (
+        "10-0-0.shop.pod.cluster.local",
+        "10-0-0-999.shop.pod.cluster.local",
+        "shop.pod.cluster.local",
+        "pod.cluster.local",
+        "",
+    ):
+        assert answered(nonsense) is None

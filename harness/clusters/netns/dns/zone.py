@@ -1,10 +1,11 @@
-"""What the cluster's resolver knows: services by their cluster names, and what is outside by its own. Pure."""
+"""What the cluster's resolver knows: services and pods by their cluster names, and what is outside by its own. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
-from harness.clusters.netns.dns.message import Answer
+from harness.clusters.netns.dns.message import Answer, Zone
 from harness.model.cluster import ClusterState
 
 DOMAIN = "cluster.local"
@@ -12,8 +13,32 @@ _TTL = 30
 """Seconds, as CoreDNS answers by default."""
 
 
-def zone(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Mapping[str, Answer]:
+def zone(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Zone:
     """The names of a case. `addresses` has the keys of `Placement.addresses`. A headless service is its pods."""
+    names = _names(state, addresses)
+    namespaces = {*state.namespaces, *(pod.ref.namespace for pod in state.pods)}
+
+    def answer(name: str) -> Answer | None:
+        return names.get(name) or _pod(name, namespaces)
+
+    return answer
+
+
+def _pod(name: str, namespaces: set[str]) -> Answer | None:
+    """`10-0-0-1.NAMESPACE.pod.cluster.local` is that address, whoever has it: `pods insecure`, as kubeadm configures CoreDNS."""
+    dashed, _, rest = name.partition(".")
+    namespace, _, domain = rest.partition(".")
+    if domain != f"pod.{DOMAIN}" or namespace not in namespaces:
+        return None
+    four = dashed.count("-") == 3 and "--" not in dashed
+    try:
+        address = ip_address(dashed.replace("-", "." if four else ":"))
+    except ValueError:
+        return None
+    return Answer((str(address),), _TTL)
+
+
+def _names(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Mapping[str, Answer]:
     names: dict[str, dict[str, None]] = {}
     for host in state.externals:
         for name in host.names:
