@@ -6,6 +6,7 @@ What is decided is a matter of identities: each side's endpoint has a table (`su
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from harness.errors import ScenarioError
 from harness.model.cluster import ClusterState, Pod
@@ -24,6 +25,15 @@ _OPEN = DirectionVerdict(Decision.ALLOW)
 _OPEN_L7 = DirectionVerdict(Decision.ALLOW, l7=L7Decision.ALLOW)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A pod with a policy of its own: the position of its identity, and its tables."""
+
+    position: int
+    egress: DirectionTable
+    ingress: DirectionTable
+
+
 class Evaluator:
     """Answers for one cluster state under one repository. `learned` are names that DNS taught: address to names."""
 
@@ -39,10 +49,18 @@ class Evaluator:
         self.subjects = Subjects(state, self.identities, rules, self.options)
         self._pods: dict[PodRef, Pod] = {pod.ref: pod for pod in state.pods}
         self._nodes = sorted({*state.nodes, *(pod.node for pod in state.pods)})
+        self._plains: dict[PodRef, _Plain | None] = {}
         self._decided: dict[tuple[int, int, int, int], tuple[DirectionVerdict, Outcome]] = {}
 
     def verdict(self, traffic: Traffic) -> PolicyVerdict:
         """What policy decides. ScenarioError if a pod is not in the state."""
+        source, destination = self._plain(traffic.source), self._plain(traffic.destination)
+        if source is not None and destination is not None:
+            asked = (traffic.protocol, traffic.port, traffic.request)
+            return PolicyVerdict(
+                egress=self.decided(source.egress, destination.position, *asked),
+                ingress=self.decided(destination.ingress, source.position, *asked),
+            )
         return PolicyVerdict(egress=self.direction(traffic, Direction.EGRESS), ingress=self.direction(traffic, Direction.INGRESS))
 
     def direction(self, traffic: Traffic, direction: Direction) -> DirectionVerdict:
@@ -56,6 +74,19 @@ class Evaluator:
         table = self.subjects.table(subject, direction)
         position = self.position(other, subject.node)
         return self.decided(table, position, traffic.protocol, traffic.port, traffic.request)
+
+    def _plain(self, peer: Peer) -> _Plain | None:
+        """What there is to know of a pod with a policy of its own, whoever the other end is; None for everything else."""
+        if not isinstance(peer, PodRef):
+            return None
+        found = self._plains.get(peer)
+        if found is None and peer not in self._plains:
+            subject = None if self.pod(peer).host_network else self.subjects.pods.get(peer)
+            if subject is not None:
+                egress, ingress = (self.subjects.table(subject, each) for each in (Direction.EGRESS, Direction.INGRESS))
+                found = _Plain(self.identities.pods[peer], egress, ingress)
+            self._plains[peer] = found
+        return found
 
     def decided(
         self, table: DirectionTable, position: int, protocol: Protocol, port: int, request: Request | None = None
