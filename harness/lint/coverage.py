@@ -42,9 +42,10 @@ def redundant(rules: Sequence[Rule], containment: Containment) -> Iterator[Redun
     for place, rule in enumerate(rules):
         places[rule.ref] = place
         by_subject.setdefault((rule.node, rule.subject), []).append(rule)
+    ordered = {at for at, found in by_subject.items() if not all(map(_simple, found))}
     subjects = _Subjects(by_subject, containment)
     for at, found in by_subject.items():
-        if any(not _simple(rule) for other in subjects.overlapping(at) for rule in by_subject[other]):
+        if ordered and not ordered.isdisjoint(subjects.overlapping(at)):
             continue
         wider = [rule for other in subjects.containing(at) for rule in by_subject[other]]
         for rule in found:

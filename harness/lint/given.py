@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,16 +55,13 @@ class Given:
             found.setdefault(self.unit(each), []).append(each)
         return found
 
-    def of_file(self, policy: LintedPolicy) -> Sequence[LintedPolicy]:
-        """The policies of the same file."""
-        return self.files[policy.unit]
+    def last_of_name(self, policy: LintedPolicy) -> LintedPolicy:
+        """The last policy of the same file with the same kind, namespace and name: itself, or what replaces it."""
+        return self._last_in_file[policy.unit, policy.ref]
 
     @cached_property
-    def files(self) -> Mapping[int, Sequence[LintedPolicy]]:
-        found: dict[int, list[LintedPolicy]] = {}
-        for each in self.policies:
-            found.setdefault(each.unit, []).append(each)
-        return found
+    def _last_in_file(self) -> Mapping[tuple[int, PolicyRef], LintedPolicy]:
+        return {(each.unit, each.ref): each for each in self.policies}
 
     def unit(self, policy: LintedPolicy) -> int:
         return policy.unit if self.state is None else 0
@@ -73,10 +70,25 @@ class Given:
         """The policies that are in force together with one, itself among them."""
         return self.units[self.unit(policy)]
 
-    def rules(self, direction: Direction, policies: Sequence[LintedPolicy] | None = None) -> Iterator[Rule]:
-        """The rules of a direction; of all policies given, where none are named."""
-        for each in self.policies if policies is None else policies:
-            yield from each.rules(direction)
+    def rules(self, policy: LintedPolicy, direction: Direction) -> Sequence[Rule]:
+        """The rules of a direction of all policies that are in force together with one."""
+        return self._by_unit[self.unit(policy), direction]
+
+    def allows(self, direction: Direction) -> Sequence[Rule]:
+        """The allow rules of a direction of all policies given."""
+        return self._allows[direction]
+
+    @cached_property
+    def _by_unit(self) -> Mapping[tuple[int, Direction], Sequence[Rule]]:
+        return {
+            (unit, direction): [rule for each in policies for rule in each.rules(direction)]
+            for unit, policies in self.units.items()
+            for direction in Direction
+        }
+
+    @cached_property
+    def _allows(self) -> Mapping[Direction, Sequence[Rule]]:
+        return {each: [rule for policy in self.policies for rule in policy.rules(each, deny=False)] for each in Direction}
 
     @cached_property
     def evaluator(self) -> Evaluator:

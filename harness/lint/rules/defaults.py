@@ -174,8 +174,7 @@ def deny_without_allow(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
         if not denies:
             continue
         subjects = {each.subject for each in denies}
-        allows = [each for each in given.rules(direction) if not each.deny]
-        if any(not disjoint(each.subject, subject) for each in allows for subject in subjects):
+        if any(not disjoint(each.subject, subject) for each in given.allows(direction) for subject in subjects):
             continue
         side = direction.value
         message = f"this denies all {side}, not only what {side}Deny names: no policy here allows any {side}"
@@ -342,7 +341,7 @@ def forgets_health(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
         denying = [each for each in policy.rules(direction) if each.default_deny and not each.node and holds(each.subject, _HEALTH)]
         if not denying:
             continue
-        allows = [each for each in given.rules(direction) if not each.deny and not each.node and holds(each.subject, _HEALTH)]
+        allows = [each for each in given.allows(direction) if not each.node and holds(each.subject, _HEALTH)]
         peers = [peer for each in allows for peer in each.peers or () if isinstance(peer, LabelSelector)]
         anyone = any(each.peers == () and each.ports for each in allows)
         if not anyone and not any(holds(peer, labels) for peer in peers for labels in _CHECKED):

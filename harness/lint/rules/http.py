@@ -251,7 +251,7 @@ def l7_lifted(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
             limited = [each for each in inner.ports if each.parser in (Parser.HTTP, Parser.DNS) and not each.server_names]
             if not limited or inner.services or inner.peers is None:
                 continue
-            for outer in given.rules(direction, given.together(policy)):
+            for outer in given.rules(policy, direction):
                 if outer.deny or outer.services or outer.peers is None or not (outer.peers or outer.ports) or outer.node is not inner.node:
                     continue
                 if (

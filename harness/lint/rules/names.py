@@ -53,8 +53,7 @@ def names_without_dns_rule(policy: LintedPolicy, given: Given) -> Iterator[Remar
     named = [
         each for each in policy.rules(Direction.EGRESS, deny=False) if any(isinstance(peer, FQDNSelector) for peer in each.peers or ())
     ]
-    rules = given.rules(Direction.EGRESS) if named else ()
-    dns = [each for each in rules if not each.deny and any(port.dns for port in each.ports)]
+    dns = [each for each in given.allows(Direction.EGRESS) if any(port.dns for port in each.ports)] if named else ()
     for each in named:
         if not any(given.containment.subject(each.subject, other.subject) for other in dns):
             message = "no DNS rule teaches Cilium the addresses of these names: they match nothing"
@@ -165,7 +164,7 @@ def forgets_dns(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
     everywhere = [each for each in rules if each.default_deny and not each.node and holds(each.subject, _HEALTH)]
     named = any(isinstance(peer, FQDNSelector) for each in rules for peer in each.peers or ())
     for each in (reaching or everywhere) if not named else ():
-        allows = (other for other in given.rules(Direction.EGRESS) if not other.deny and other.node is each.node)
+        allows = (other for other in given.allows(Direction.EGRESS) if other.node is each.node)
         if not each.node and not any(_allows_dns(other) and not disjoint(other.subject, each.subject) for other in allows):
             yield Remark(
                 policy.at(_path(each)),

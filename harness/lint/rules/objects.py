@@ -224,9 +224,9 @@ def unused_ignore(_policy: LintedPolicy, _given: Given) -> Iterator[Remark]:
 )
 def twice(policy: LintedPolicy, given: Given) -> Iterator[Remark]:
     """Two objects of one kind, namespace and name in one file: the second replaces the first, and only the second is in force."""
-    same = [each for each in given.of_file(policy) if each.ref == policy.ref]
-    if same[-1] is not policy:
-        other = same[-1].name_place.line
+    last = given.last_of_name(policy)
+    if last is not policy:
+        other = last.name_place.line
         yield Remark(
             policy.name_place, f"line {other} replaces this: it has the same kind, namespace and name", "give each a name of its own"
         )
