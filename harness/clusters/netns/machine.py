@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ _USER_NAMESPACES = {
     "/proc/sys/user/max_user_namespaces": ("0", "sysctl -w user.max_user_namespaces=10000"),
 }
 """What forbids user namespaces to those who are not root: the file, the value that forbids, the command that allows."""
+
+_SCTP = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +73,20 @@ def forbidden(said: str) -> LabUnavailableError:
         f"this user may not make network namespaces here ({said})",
         hint=f"Run as root, or allow user namespaces: {allow} (in a container: `--privileged`); or pass `--cluster=memory`.",
     )
+
+
+def sockets() -> int:
+    """How many this process may have open from now on: as many as the machine lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def sctp_here() -> bool:
+    """Whether this kernel has SCTP."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, _SCTP).close()
+    except OSError:
+        return False
+    return True
