@@ -233,6 +233,10 @@ class Case:
     cidr_groups: tuple[CIDRGroup, ...] = ()
     """The CiliumCIDRGroups of its manifests; they are there for the whole case."""
 
+    def asks_for(self, feature: str) -> bool:
+        """Whether the case, or any phase of it, requires the feature."""
+        return any(feature in each.features for each in (self.requires, *(phase.requires for phase in self.phases)))
+
     def phase(self, name: str) -> Phase:
         """The phase of that name. Raises CaseError, with what was probably meant, where there is none."""
         for phase in self.phases:
@@ -248,10 +252,12 @@ class Placement:
 
     The keys of `addresses` are `pod:ns/name`, `service:ns/name`, `node:NAME`, `external:KEY`, `world` and `kube-apiserver`; the
     values one address per family at most, IPv4 first. Names are those of the case (a cluster that renames keeps that to itself).
+    `audited`: in this case policies let through what they would drop, and say so.
     """
 
     state: ClusterState
     addresses: Mapping[str, tuple[str, ...]]
+    audited: bool = False
 
     def address(self, key: str, family: Family) -> str | None:
         return next((each for each in self.addresses.get(key, ()) if Family.of(each) is family), None)

@@ -67,6 +67,7 @@ class Prober:
     memory: Memory
     predictor: Predictor
     flows_on: bool
+    audited: bool = False
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
@@ -92,8 +93,8 @@ class Prober:
 
     def _awaiting(self, check: Check, exchange: Exchange) -> Exchange:
         """Where an answer alone does not decide, say which sides have more to tell: those that the model knows to enforce a policy.
-        That is where the deciding policy is named, and where audit mode shows."""
-        if check.expectation.by is None and "audit" not in self.cluster.capabilities.features:
+        That is where the deciding policy is named, and where audit shows."""
+        if check.expectation.by is None and not self.audited:
             return exchange
         verdicts = [self.predictor.evaluator.verdict(each) for each in check.traffic if each.source != each.destination]
         sides = {

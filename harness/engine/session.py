@@ -198,7 +198,7 @@ class Session:
         placement = self._cluster.prepare(case)
         names = Names(placement.state) if self._flows_on and isinstance(self._cluster, Secluded) and self._cluster.secluded else None
         predictor = Predictor(placement.state, Repository.empty(self._options), names)
-        prober = Prober(self._cluster, self._stamp, Memory(), predictor, self._flows_on)
+        prober = Prober(self._cluster, self._stamp, Memory(), predictor, self._flows_on, placement.audited)
         self._open = _Open(case, placement, prober, enforced_at=time.monotonic())
         self._emit(CasePrepared(case=case.name, file=case.location.file, seconds=time.monotonic() - started))
         return self._open

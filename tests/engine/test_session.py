@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cases.case import Case, Requirements
+from harness.cases.case import Case, Placement, Requirements
 from harness.cases.expectations import parse_expectation
 from harness.clusters.base import Capabilities, Change, Observation
 from harness.clusters.memory.cluster import MemoryCluster
@@ -70,11 +70,13 @@ class Faulty(MemoryCluster):
 class Watching(MemoryCluster):
     """Remembers what it was asked to send."""
 
-    def __init__(self, *, audit: bool) -> None:
+    def __init__(self, *, audit: bool = False) -> None:
         super().__init__()
         self.sent: list[Probe] = []
-        if not audit:
-            self.capabilities = replace(self.capabilities, features=self.capabilities.features - {"audit"})
+        self.audit = audit
+
+    def prepare(self, case: Case) -> Placement:
+        return replace(super().prepare(case), audited=self.audit)
 
     def probe(self, plan: Sequence[Probe]) -> Iterator[Observation]:
         self.sent.extend(plan)
@@ -512,7 +514,7 @@ def test_a_phase_that_sent_nothing_has_not_passed(load):
             - {allow: "client -> server:8080", family: ipv6}
     """)
     case = replace(case, phases=tuple(replace(phase, requires=Requirements()) for phase in case.phases))
-    run = Run(Watching(audit=False))
+    run = Run(Watching())
     run.cluster.capabilities = replace(run.cluster.capabilities, features=run.cluster.capabilities.features - {"ipv6"})
     finished = run.phase(case, "baseline")
     assert (finished.outcome, finished.checks) == (Outcome.UNKNOWN, 0)

@@ -119,7 +119,7 @@ def test_nothing_is_sent_after_the_time_so_nothing_passes_by_it(load, factor: fl
             times.append(clock())
             return super()._send(*arguments)
 
-    prober = Timed(cluster, Stamp.of("ab"), Memory(), predictor, True, clock, clock.pause)
+    prober = Timed(cluster, Stamp.of("ab"), Memory(), predictor, True, clock=clock, pause=clock.pause)
 
     def run(phase: Phase) -> CheckResult:
         times.clear()

@@ -200,7 +200,7 @@ class KubernetesCluster:
             if outside:
                 found_at = {**found_at, **self._options.externals.addresses(case)}
             state = cluster_state(self._options.externals.applied(case), names)
-            placement = Placement(state, found_at)
+            placement = Placement(state, found_at, "audit" in self.capabilities.features)
             agent = PodAgent(self._api, objects.pods, places.owners(found_at), self._options.externals.vouched())
             endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
             nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}

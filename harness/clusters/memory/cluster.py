@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from harness.cases.case import Case, Placement
@@ -74,8 +75,8 @@ class MemoryCluster:
     def prepare(self, case: Case) -> Placement:
         self.release()
         self._land = landscape(case)
-        self._audit = any("audit" in each.features for each in (case.requires, *(phase.requires for phase in case.phases)))
-        return self._land.placement
+        self._audit = case.asks_for("audit")
+        return replace(self._land.placement, audited=self._audit)
 
     def apply(self, change: Change) -> int:
         self._here()

@@ -117,7 +117,7 @@ class NetnsCluster:
         deployment = Deployment.of(case)
         addresses = self._call("prepare", deployment)
         self._applied.clear()
-        return Placement(deployment.state, addresses)
+        return Placement(deployment.state, addresses, deployment.audit)
 
     def apply(self, change: Change) -> int:
         """Change the policies. Raises ClusterError for rules that the lab would have to leave half enforced (L7)."""

@@ -182,5 +182,5 @@ class Deployment:
             state=state,
             ports=tuple(port for port in ports if port.serve in speech.SERVED),
             externals=external_addresses(case),
-            audit=any("audit" in each.features for each in (case.requires, *(phase.requires for phase in case.phases))),
+            audit=case.asks_for("audit"),
         )
