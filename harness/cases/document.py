@@ -12,7 +12,6 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from harness.cases import traps
 from harness.cases.source import Place, Source
 from harness.cases.typed import NULLS, typed
 from harness.errors import HarnessError, Location
@@ -206,6 +205,9 @@ def _syntax_error(source: Source, exc: yaml.MarkedYAMLError) -> HarnessError:
     mark = exc.problem_mark or exc.context_mark
     if mark is None:
         return source.error(f"not YAML: {exc.problem or exc}", location=Location(source.file, 1))
+    # Imported here: most files are YAML, and their readers wait for nothing else.
+    from harness.cases import traps
+
     since = exc.context_mark
     complaint = traps.Complaint(
         problem=exc.problem or "",

@@ -6,9 +6,8 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.cases.case import PolicyObject
 from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents, place_at
 from harness.cases.source import Place, Source, read_source, shown_path
 from harness.cases.suggest import closest, did_you_mean
@@ -16,6 +15,9 @@ from harness.errors import PolicyFileError
 from harness.model.cluster import CIDRGroup
 from harness.model.verdict import PolicyRef
 from harness.policy.fields import unknown_in
+
+if TYPE_CHECKING:
+    from harness.cases.case import PolicyObject
 
 KNP, CNP, CCNP, CIDR_GROUP = "NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup"
 POLICY_KINDS = (CNP, CCNP, KNP)
@@ -43,14 +45,21 @@ class ManifestObject:
     """The object as written."""
 
     def policy(self, default_namespace: str) -> PolicyObject:
-        """The object with its namespace filled in."""
-        if self.kind == CCNP:
-            return PolicyObject(PolicyRef(self.kind, "", self.name), self.document, self.name_place.location)
-        namespace = self.namespace or default_namespace
-        document = self.document
-        if self.namespace is None:
-            document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
-        return PolicyObject(PolicyRef(self.kind, namespace, self.name), document, self.name_place.location)
+        """The object as cases apply it, with its namespace filled in."""
+        # Imported here: a question about manifests needs no cases, and they take a tenth of its time to import.
+        from harness.cases.case import PolicyObject
+
+        return PolicyObject(self.ref(default_namespace), self.filled(default_namespace), self.name_place.location)
+
+    def ref(self, default_namespace: str) -> PolicyRef:
+        """What it is known by, in that namespace where it names none."""
+        return PolicyRef(self.kind, "" if self.kind == CCNP else self.namespace or default_namespace, self.name)
+
+    def filled(self, default_namespace: str) -> Mapping[str, Any]:
+        """The document, with its namespace filled in."""
+        if self.kind == CCNP or self.namespace is not None:
+            return self.document
+        return {**self.document, "metadata": {**self.document["metadata"], "namespace": default_namespace}}
 
     def cidr_group(self) -> CIDRGroup:
         """The CIDR group that a CiliumCIDRGroup is."""

@@ -13,6 +13,7 @@ from harness.model.cluster import ClusterState
 from harness.model.verdict import PolicyRef, RuleRef
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import Options
+from harness.policy.parse import DEFAULT_NAMESPACE
 from harness.policy.prefix import Prefix, parse_prefix
 from harness.policy.repository import Repository, prefixes_of
 from harness.policy.workloads import UNPLACED, WORKLOAD_KINDS, Manifest, read_workloads
@@ -68,8 +69,8 @@ def given(sources: Iterable[Source], options: Options) -> Given:
                         list(objects_of(table))  # its version and fields are checked as those of policies
                     manifests.append(Manifest(plain(table), table.place.location))
     state = _placed(read_workloads(manifests).state)
-    objects = {each.policy("default").ref: each for each in policies}
-    applied = [each.policy("default").document for each in policies]
+    objects = {each.ref(DEFAULT_NAMESPACE): each for each in policies}
+    applied = [each.filled(DEFAULT_NAMESPACE) for each in policies]
     return Given(state, objects, Repository.empty(options).change(apply=applied))
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import IO, Any
 
 import click
@@ -13,7 +14,6 @@ import click
 from harness.errors import UsageError
 from harness.model.cluster import LOCAL_CLUSTER
 from harness.policy.options import DEFAULT_CILIUM, ENFORCEMENT_MODES, SUPPORTED, Options
-from harness.policy.scenario import one_line, run_scenario
 
 MALFORMED = 2
 """The exit code if any scenario or flow could not be read. The stream has gone on, and says which."""
@@ -106,17 +106,22 @@ def _options(cilium: str | None, enforcement: str | None, cluster_name: str | No
     try:
         return Options.of(cilium or DEFAULT_CILIUM, enforcement=enforcement or "default", cluster_name=cluster_name or LOCAL_CLUSTER)
     except UsageError as error:
+        from harness.policy.scenario import one_line
+
         raise UsageError(one_line(error)) from None
 
 
 def _stream(scenarios: IO[str]) -> None:
+    # Imported here: a question about manifests needs no scenarios.
+    from harness.policy.scenario import run_scenario
+
     # Scenarios are garbage in whole once answered, without cycles worth looking for every 700 objects.
     gc.set_threshold(200_000, 50, 50)
     clean = True
     for line in scenarios:
         if not line.strip():
             continue
-        answer, good = _answer(line)
+        answer, good = _answer(line, run_scenario)
         clean = clean and good
         sys.stdout.write(json.dumps(answer, separators=(",", ":")))
         sys.stdout.write("\n")
@@ -125,9 +130,9 @@ def _stream(scenarios: IO[str]) -> None:
         raise SystemExit(MALFORMED)
 
 
-def _answer(line: str) -> tuple[Any, bool]:
+def _answer(line: str, run: Callable[[Any], tuple[Any, bool]]) -> tuple[Any, bool]:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         return {"id": None, "error": f"not a JSON object: {error}"}, False
-    return run_scenario(document)
+    return run(document)
