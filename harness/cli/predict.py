@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any
 
 import click
@@ -42,6 +43,7 @@ _ARROW = re.compile(r"->|\s(=>|→|>)\s")
 @click.option("--flows-from", metavar="FILE", help="Try policies on flows that `hubble observe -o json` saved; - reads standard input.")
 @click.option("--cilium-version", metavar="VERSION", help=f"{', '.join(SUPPORTED)}; a patch level may follow.  [default: {DEFAULT_CILIUM}]")
 @click.option("--enforcement", type=click.Choice(ENFORCEMENT_MODES), help="policyEnforcementMode of the agents.  [default: default]")
+@click.option("--host-firewall", is_flag=True, help="The agents enforce policies that select nodes.")
 @click.option("--cluster-name", metavar="NAME", help="The cluster's name in Cilium.  [default: default]")
 @click.argument("asked", nargs=-1, metavar="[POLICY | 'A -> B:PORT']...")
 def predict(
@@ -54,6 +56,8 @@ def predict(
     enforcement: str | None,
     cluster_name: str | None,
     asked: tuple[str, ...],
+    *,
+    host_firewall: bool,
 ) -> None:
     """Predict the verdicts of flows under policies, exactly as Cilium decides.
 
@@ -74,11 +78,19 @@ def predict(
     """
     if scenarios is not None:
         given_options = (cilium_version, enforcement, cluster_name)
-        if asked or workloads or ports or flows_from or output != "table" or any(each is not None for each in given_options):
+        if (
+            asked
+            or workloads
+            or ports
+            or flows_from
+            or host_firewall
+            or output != "table"
+            or any(each is not None for each in given_options)
+        ):
             raise click.UsageError("--scenarios hold their own policies, workloads, flows and options, and are answered as JSON")
         _stream(scenarios)
         return
-    options = _options(cilium_version, enforcement, cluster_name)
+    options = replace(_options(cilium_version, enforcement, cluster_name), host_firewall=host_firewall)
     if flows_from is not None:
         from harness.cli.replay import replay
 

@@ -64,7 +64,9 @@ class Manifest:
     def name(self, owner: Mapping[str, Any], key: str = "name") -> str | None:
         value = owner.get(key)
         if value is not None and not (isinstance(value, str) and value):
-            raise self.error(f"`{key}` must be a text, not {value!r}")
+            # Without quotes y, no, on and their like are booleans to YAML, and 1 a number: the word that was written is not known here.
+            hint = f'quote what is written: {key}: "..."' if isinstance(value, bool | int | float) else None
+            raise self.error(f"`{key}` must be a text, not {value!r}", hint)
         return value
 
     def port(self, value: object, key: str) -> int:

@@ -159,3 +159,20 @@ def test_the_name_of_the_cluster_is_what_policies_call_it(files: Path) -> None:
 
 def test_colour_is_for_terminals_only(files: Path) -> None:
     assert "\x1b" not in predict(files).output + predict(files, "shop/web -> shop/api:8080 GET /public").output
+
+
+def test_policies_of_nodes_decide_where_the_host_firewall_is_on(files: Path) -> None:
+    (files / "nodes.yaml").write_text(
+        "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: nodes}, spec: {nodeSelector: {}, ingress: [{}]}}"
+    )
+    (files / "node.yaml").write_text("{apiVersion: v1, kind: Node, metadata: {name: n1}}")
+    words = [
+        "predict",
+        str(files / "nodes.yaml"),
+        "-f",
+        str(files / "workloads.yaml"),
+        "-f",
+        str(files / "node.yaml"),
+        "shop/db -> host:22",
+    ]
+    assert [CliRunner().invoke(main, [*words, *more]).exit_code for more in ((), ("--host-firewall",))] == [0, 1]

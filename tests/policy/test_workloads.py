@@ -113,3 +113,9 @@ def test_two_workloads_of_one_name_are_refused_with_both_places() -> None:
     two = [manifest(kind, line, spec={"template": TEMPLATE}) for kind, line in (("Deployment", 3), ("Job", 9))]
     with pytest.raises(PolicyFileError, match=r"w\.yaml:9:1: there are two workloads shop/web: the other is at w\.yaml:3:1"):
         read_workloads(two)
+
+
+@pytest.mark.parametrize("name", [True, 1])
+def test_a_name_that_yaml_takes_for_something_else_is_to_be_quoted(name: object) -> None:
+    with pytest.raises(PolicyFileError, match="quote what is written"):
+        read_workloads([Manifest({"kind": "Pod", "metadata": {"name": name, "namespace": "shop"}}, Location("w.yaml", 1, 1))])
