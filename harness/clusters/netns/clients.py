@@ -14,13 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from harness.clusters.netns import speech
 from harness.clusters.netns.grpc_ends import GrpcEnds
 from harness.clusters.netns.kernel import Namespace
-from harness.clusters.netns.ports import SourcePorts, Target
 from harness.clusters.netns.reactor import READ, WRITE, Reactor
+from harness.clusters.netns.sockets import ECHO, ClientSockets
 from harness.clusters.netns.tls import Tls
 from harness.errors import ClusterError
 from harness.model.flow import FiveTuple
@@ -29,8 +28,6 @@ from harness.model.traffic import Family, Protocol, RequestKind
 from harness.probes.agent import AgentEvent, Bound
 
 _START_AT_ONCE = 24
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_ECHO = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
 _ENDINGS: Mapping[int, Ending] = {
     errno.ECONNREFUSED: Ending.REFUSED,
     errno.ECONNRESET: Ending.RESET,
@@ -78,7 +75,6 @@ class Clients:
         """`place` finds a site's namespace and address (ClusterError where there is none), `seen` are the nonces that reached a server,
         and its name."""
         self._reactor = reactor
-        self._place = place
         self._seen = seen
         self._grpc = grpc
         self._emit = emit
@@ -90,8 +86,7 @@ class Clients:
         self._deadlines: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
-        self._ports = SourcePorts()
-        self._pings: set[Namespace] = set()
+        self._sockets = ClientSockets(place)
 
     def run(self, probes: Iterable[Probe]) -> None:
         self._waiting.extend(probes)
@@ -181,50 +176,11 @@ class Clients:
         self._reactor.watch(sock.fileno(), READ if running.sent else WRITE, lambda: self._ready(running))
 
     def _bound(self, running: _Running) -> socket.SocketType:
-        """The client's socket, in its site's namespace and bound; tells it."""
-        probe = running.probe
-        protocol = probe.protocol
-        namespace, source = self._place(probe.site, probe.family)
-        source = probe.source_address or source
-        namespace.enter()
-        family = socket.AF_INET6 if probe.family is Family.IPV6 else socket.AF_INET
-        icmp = protocol in _ECHO
-        if icmp and namespace not in self._pings:
-            Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
-            self._pings.add(namespace)
-        kind = socket.SOCK_DGRAM if icmp or protocol is Protocol.UDP else socket.SOCK_STREAM
-        number = protocol.number if icmp or protocol is Protocol.SCTP else 0
-        sock = socket.SocketType(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
-        try:
-            if icmp:
-                sock.bind((source, 0))
-                five = FiveTuple(protocol, source, 0, probe.address, _ECHO[protocol])
-            else:
-                if kind == socket.SOCK_STREAM:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                if protocol is Protocol.TCP:
-                    # The handshake's last acknowledgement goes with the request.
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-                port = self._bind(sock, namespace, protocol, source, (probe.address, probe.port))
-                five = FiveTuple(protocol, source, port, probe.address, probe.port)
-        except OSError:
-            sock.close()
-            raise
-        running.five = five
+        """The client's socket; tells what it is bound to."""
+        sock, running.five = self._sockets.open(running.probe)
         running.started = time.time_ns()
-        self._emit(Bound(probe.id, five, running.started))
+        self._emit(Bound(running.probe.id, running.five, running.started))
         return sock
-
-    def _bind(self, sock: socket.SocketType, namespace: Namespace, protocol: Protocol, source: str, target: Target) -> int:
-        for port in self._ports.offer((namespace, protocol), target):
-            try:
-                sock.bind((source, port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                return port
-        raise OSError(errno.EADDRNOTAVAIL, f"every port of this client has been used towards {target[0]} port {target[1]}")
 
     # Going on
 
@@ -237,8 +193,8 @@ class Clients:
         message = speech.request(running.probe)
         if running.tls is not None:
             message = running.hello
-        if running.probe.protocol in _ECHO:
-            message = struct.pack("!BBHHH", _ECHO[running.probe.protocol], 0, 0, 0, 1) + message
+        if running.probe.protocol in ECHO:
+            message = struct.pack("!BBHHH", ECHO[running.probe.protocol], 0, 0, 0, 1) + message
         try:
             sock.send(message)
         except BlockingIOError:
@@ -286,7 +242,7 @@ class Clients:
 
     def _received(self, running: _Running, data: bytes) -> None:
         probe = running.probe
-        if probe.protocol in _ECHO:
+        if probe.protocol in ECHO:
             # A kernel answers pings, and it has no name.
             said = speech.Said(nonce=data[8:].decode(errors="replace"))
             if said.nonce == probe.nonce:
