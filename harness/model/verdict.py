@@ -48,7 +48,10 @@ class Decision(StrEnum):
 
     @property
     def denies(self) -> bool:
-        return self in (Decision.DEFAULT_DENY, Decision.DENY_RULE, Decision.AUTH)
+        return self in _DENYING
+
+
+_DENYING = (Decision.DEFAULT_DENY, Decision.DENY_RULE, Decision.AUTH)  # by name it would be looked up in the class each time
 
 
 class L7Decision(StrEnum):
@@ -100,12 +103,14 @@ class PolicyVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        sides = (self.egress.decision, self.ingress.decision)
-        if any(side.denies for side in sides) or self.l7 is L7Decision.DENY:
+        egress, ingress = self.egress, self.ingress
+        l7 = self.l7
+        if egress.decision.denies or ingress.decision.denies or l7 is L7Decision.DENY:
             return Verdict.DENY
+        sides = (egress.decision, ingress.decision)
         if Decision.ERROR in sides:
             return Verdict.ERROR
-        if Decision.UNKNOWN in sides or self.l7 is L7Decision.UNKNOWN:
+        if Decision.UNKNOWN in sides or l7 is L7Decision.UNKNOWN:
             return Verdict.UNKNOWN
         return Verdict.ALLOW
 
