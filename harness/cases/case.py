@@ -232,6 +232,8 @@ class Case:
     requires: Requirements = field(default_factory=Requirements)
     cidr_groups: tuple[CIDRGroup, ...] = ()
     """The CiliumCIDRGroups of its manifests; they are there for the whole case."""
+    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The labels of nodes, by abstract name; those that have none need not be there."""
 
     def asks_for(self, feature: str) -> bool:
         """Whether the case, or any phase of it, requires the feature."""

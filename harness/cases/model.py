@@ -282,7 +282,7 @@ def _nothing(value: Any) -> Any:
 
 Endpoint = Annotated[EndpointModel, Shorthand(_nothing, {"type": "null"})]
 External = Annotated[ExternalModel, Shorthand(_nothing, {"type": "null"})]
-Namespace = Annotated[LabelsField, Shorthand(_nothing, {"type": "null"})]
+Labelled = Annotated[LabelsField, Shorthand(_nothing, {"type": "null"})]
 
 
 class CaseModel(Raw):
@@ -296,7 +296,10 @@ class CaseModel(Raw):
         default=None, description="What the cluster must have; else the case is skipped with the reason."
     )
     namespace: NameField | None = Field(default=None, description="The namespace of whatever names none; default `default`.")
-    namespaces: dict[NameField, Namespace] = Field(default_factory=dict, description="Labels of namespaces, where they matter.")
+    namespaces: dict[NameField, Labelled] = Field(default_factory=dict, description="Labels of namespaces, where they matter.")
+    nodes: dict[NodeField, Labelled] = Field(
+        default_factory=dict, description="Labels of nodes (a, b, ...), where a policy's nodeSelector asks for them."
+    )
     endpoints: dict[NameField, Endpoint] = Field(default_factory=dict, description="Client and server pods by name.")
     services: dict[NameField, ServiceModel] = Field(default_factory=dict, description="Services by name.")
     externals: dict[NameField, External] = Field(default_factory=dict, description="What is outside the cluster, by name.")

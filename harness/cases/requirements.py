@@ -60,7 +60,7 @@ def case_requirements(written: RequiresModel | None, case: Case) -> Requirements
     """What must be there to deploy the case at all."""
     features: set[str] = set()
     endpoints = case.endpoints.values()
-    features.update(_nodes(each.node for each in endpoints if each.node))
+    features.update(_nodes((*case.nodes, *(each.node for each in endpoints if each.node))))
     if any(each.host_network for each in endpoints):
         features.add("host-endpoints")
     if case.externals:

@@ -49,6 +49,7 @@ def resolve_case(model: CaseModel, folder: Path, manifests: Manifests) -> Case:
         phases=(),
         description=str(model.description or ""),
         tags=tuple(dict.fromkeys(str(tag) for tag in model.tags)),
+        nodes={str(name): labels for name, labels in model.nodes.items()},
     )
     resolved = resolve_phases(model, names_of(case), folder, manifests)
     used = (ref.namespace for phase in resolved.phases for ref in (policy.ref for policy in phase.policies) if ref.namespace)

@@ -70,7 +70,7 @@ def cluster_state(case: Case, nodes: Mapping[str, str] | None = None) -> Cluster
             for service in case.services.values()
         ),
         cidr_groups=case.cidr_groups,
-        nodes={(nodes or {}).get(node, node): {} for node in sorted({*_NODES, *spread(case).values()})},
+        nodes={(nodes or {}).get(node, node): case.nodes.get(node, {}) for node in sorted({*_NODES, *case.nodes, *spread(case).values()})},
     )
 
 
