@@ -117,6 +117,17 @@ def test_after_ctrl_c_nothing_is_left_and_nobody_sees_a_traceback(times, words, 
     assert run.left() == []
 
 
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["alone", "two workers"])
+def test_when_a_job_is_cancelled_nothing_is_left(words, start):
+    """CI sends SIGTERM, and to the process that it started alone."""
+    run = start(*words)
+    run.await_deployment()
+    run.process.terminate()
+    output = run.output()
+    assert run.process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert run.left() == []
+
+
 def test_when_a_worker_is_killed_the_last_one_out_cleans_up_for_it(start):
     run = start("-n", "2")
     run.await_deployment()
