@@ -44,6 +44,8 @@ class CaseScheduling(LoadGroupScheduling):  # type: ignore[misc]  # xdist has no
     def _reschedule(self, node: Any) -> None:
         """A worker begins its last test only when it knows what follows. xdist gives one that replaces a crashed worker a single case and
         then waits for ever for it to be done, where that case has a single phase."""
+        if node not in self.registered_collections:
+            return  # it replaces a crashed one, and is still collecting: xdist asks again when it has
         super()._reschedule(node)
         while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)  # one more case, or the end

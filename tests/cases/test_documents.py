@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -29,16 +30,19 @@ def test_json_comes_back_as_it_was(value: object):
     assert parse(json.dumps(value, ensure_ascii=False)) == [value]
 
 
-def _boolean_to_go(value: object) -> bool:
-    """Whether `y` or `n` is in it: booleans to go-yaml, text to PyYAML, which leaves them unquoted."""
+_NO_TEXT_TO_GO = re.compile(r"[yYnN]|[-+]?(0[oO][0-7_]*|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)")
+
+
+def _no_text_to_go(value: object) -> bool:
+    """Whether `y`, `08` or `1e3` is in it: a boolean or a number to go-yaml, text to PyYAML, which leaves it unquoted."""
     if isinstance(value, dict):
-        return any(_boolean_to_go(each) for pair in value.items() for each in pair)
-    return (
-        any(map(_boolean_to_go, value)) if isinstance(value, list) else value in {"y", "Y", "n", "N"} if isinstance(value, str) else False
-    )
+        return any(_no_text_to_go(each) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return any(map(_no_text_to_go, value))
+    return isinstance(value, str) and _NO_TEXT_TO_GO.fullmatch(value) is not None
 
 
-@given(JSON.filter(lambda value: value is not None and not _boolean_to_go(value)), st.booleans())
+@given(JSON.filter(lambda value: value is not None and not _no_text_to_go(value)), st.booleans())
 def test_what_yaml_writes_comes_back_as_it_was(value: object, flow: bool):
     assert parse(yaml.safe_dump(value, default_flow_style=flow)) == [value]
 

@@ -268,18 +268,21 @@ def test_keep_says_how_to_enter_before_the_end(suite):
     assert "--keep: " in result.stderr.str()
 
 
-def test_a_crashed_worker_is_replaced_and_the_run_comes_to_its_end(suite):
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_crashed_worker_is_replaced_and_the_run_comes_to_its_end(crashes, suite):
     single = "case: {name}\nendpoints: {{a: {{labels: {{app: a}}, ports: [80]}}, b: {{labels: {{app: b}}}}}}\nphases: {{only: [{{allow: 'b -> a:80'}}]}}\n"
     suite.write("---\n".join(single.format(name=f"number {number}") for number in range(4)))
     suite.pytester.makeconftest(
-        """
+        f"""
         import os, pathlib, signal
         def pytest_runtest_setup(item):
-            crashed = pathlib.Path("crashed")
-            if not crashed.exists():
-                crashed.touch()
+            for number in range({crashes}):
+                try:
+                    pathlib.Path(f"crash {{number}}").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
                 os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     result = suite.spawn("-n", "2")
-    result.stdout.fnmatch_lines(["*replacing crashed worker*", "*1 failed, 4 passed*"])
+    result.stdout.fnmatch_lines(["*replacing crashed worker*", f"*{crashes} failed, 4 passed*"])
