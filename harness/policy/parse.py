@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.errors import PolicyFileError
@@ -28,6 +28,24 @@ API_VERSIONS: Mapping[str, str] = {
 """The kinds of policy the model knows, and their only API version."""
 
 DEFAULT_NAMESPACE = "default"
+
+
+def listed(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The object itself, or those in it if it is a List (of any depth); PolicyFileError for a List without `items`.
+
+    The items of a NetworkPolicyList may leave out kind and apiVersion, as those do that an API server answers with.
+    """
+    kind = document.get("kind")
+    item_kind = kind.removesuffix("List") if isinstance(kind, str) and kind.endswith("List") else None
+    if item_kind is None or (item_kind and item_kind not in API_VERSIONS):
+        yield document
+        return
+    items = document.get("items")
+    if not is_array(items) or not all(isinstance(each, Mapping) for each in items or ()):
+        raise PolicyFileError(f"a {kind} needs `items`, a list of objects")
+    known = {"apiVersion": document.get("apiVersion"), "kind": item_kind} if item_kind else {}
+    for each in items or ():
+        yield from listed({**known, **each})
 
 
 def policy_ref(document: Mapping[str, Any]) -> PolicyRef:
@@ -71,8 +89,13 @@ def _check_object(document: Mapping[str, Any], ref: PolicyRef) -> None:
             "apiVersion",
             f'no matches for kind "{ref.kind}" in version "{version}": write {wanted}' if version else f"not set: write {wanted}",
         )
-    if not isinstance(document.get("metadata"), Mapping):
+    metadata = document.get("metadata")
+    if not isinstance(metadata, Mapping):
         raise Refusal(PolicyStage.SCHEMA, "metadata", "Required value")
+    for key in ("name", "namespace"):
+        value = metadata.get(key)
+        if value is not None and not isinstance(value, str):
+            raise Refusal(PolicyStage.SCHEMA, f"metadata.{key}", f'Invalid value: "{type_name(value)}": must be of type string')
     if not ref.name:
         raise Refusal(PolicyStage.SCHEMA, "metadata.name", "Required value: name or generateName is required")
 
@@ -102,4 +125,4 @@ def _logs(document: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-__all__ = ["API_VERSIONS", "PolicyError", "parse_policy", "policy_ref"]
+__all__ = ["API_VERSIONS", "PolicyError", "listed", "parse_policy", "policy_ref"]

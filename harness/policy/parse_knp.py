@@ -184,7 +184,7 @@ def _port(document: Document) -> PortProtocol:
     port = document.get("port")
     if isinstance(port, str):
         return PortProtocol(0, protocol, name=port)
-    return PortProtocol(port or 0, protocol, end_port=document.get("endPort") or 0)
+    return PortProtocol(port or 0, protocol, end_port=int(document.get("endPort") or 0))
 
 
 def _peer(document: Document, namespace: str, options: Options) -> PeerSelector:

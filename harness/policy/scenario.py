@@ -15,6 +15,7 @@ from harness.model.traffic import Direction, Entity, EntityName, External, Peer,
 from harness.model.verdict import Decision, DirectionVerdict, PolicyVerdict
 from harness.policy.evaluate import Evaluator
 from harness.policy.options import DEFAULT_CILIUM, OPTION_NAMES, Options
+from harness.policy.parse import listed
 from harness.policy.prefix import parse_address, parse_prefix
 from harness.policy.repository import Repository
 from harness.policy.schema import is_array
@@ -152,7 +153,7 @@ def decode_scenario(document: Any) -> Scenario:
     except ValueError as error:
         raise ScenarioError(f"the cluster is malformed: {error}") from error
     flows = _list(document, "flows", "the scenario")
-    policies = _objects(document, "policies", "the scenario")
+    policies = [each for item in _objects(document, "policies", "the scenario") for each in listed(item)]
     repository = Repository.empty(options).change(apply=policies)
     return Scenario(document.get("id"), Evaluator(state, repository), flows)
 

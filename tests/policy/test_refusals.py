@@ -421,6 +421,34 @@ KNP: dict[str, tuple[Document, str, str]] = {
     "an unknown policy type": (knp(policyTypes=["ingress"]), "spec.policyTypes[0]", '"ingress"'),
     "a bad label": (knp(subject={"matchLabels": {"app": "-"}}), "spec.podSelector.matchLabels.app", "label value"),
     "a source in a key": (knp(subject={"matchLabels": {"k8s:app": "x"}}), "spec.podSelector.matchLabels", "name part"),
+    "In without values": (
+        knp(ingress=[{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}}]}]),
+        "spec.ingress[0].from[0].podSelector.matchExpressions[0].values",
+        "must be specified when `operator` is 'In'",
+    ),
+    "an unknown operator": (
+        knp(egress=[{"to": [{"namespaceSelector": {"matchExpressions": [{"key": "app", "operator": "in", "values": ["x"]}]}}]}]),
+        "spec.egress[0].to[0].namespaceSelector.matchExpressions[0].operator",
+        'Unsupported value: "in"',
+    ),
+    "an exception as wide as the block": (
+        knp(ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]),
+        "spec.ingress[0].from[0].ipBlock.except[0]",
+        "strict subset",
+    ),
+    "an exception of the other family": (
+        knp(ingress=[{"from": [{"ipBlock": {"cidr": "::/0", "except": ["10.0.0.0/8"]}}]}]),
+        "spec.ingress[0].from[0].ipBlock.except[0]",
+        "strict subset",
+    ),
+    "a port beyond the last": (knp(ingress=[{"ports": [{"port": 65536}]}]), "spec.ingress[0].ports[0].port", "between 1 and 65535"),
+    "an end beyond the last": (
+        knp(ingress=[{"ports": [{"port": 80, "endPort": 65536}]}]),
+        "spec.ingress[0].ports[0].endPort",
+        "less than or equal to 65535",
+    ),
+    "a namespace that is no text": ({**knp(), "metadata": {"name": "p", "namespace": 5}}, "metadata.namespace", "must be of type string"),
+    "a name that is no text": ({**knp(), "metadata": {"name": True, "namespace": "a"}}, "metadata.name", "must be of type string"),
     "a Cilium field of another type": (knp(ingress={"from": []}), "spec.ingress", "must be of type array"),
 }
 

@@ -92,6 +92,21 @@ def test_refused_policies_are_part_of_the_answer() -> None:
     assert answer["verdicts"][0]["verdict"] == "allow"
 
 
+def test_lists_are_their_items() -> None:
+    closed = knp("closed", subject={}, policyTypes=["Ingress"])
+    bare = {key: value for key, value in knp("open", subject={}, ingress=[{}]).items() if key not in ("apiVersion", "kind")}
+    kubectl = {"apiVersion": "v1", "kind": "List", "items": [closed]}
+    api = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicyList", "metadata": {}, "items": [bare]}
+    answers, code = stream(
+        scenario(kubectl, flows=[CLIENT_TO_WEB]),
+        scenario({**kubectl, "items": [kubectl, api]}, flows=[CLIENT_TO_WEB]),
+        scenario({**kubectl, "items": []}, flows=[CLIENT_TO_WEB]),
+    )
+    assert code == 0
+    assert [each["policy_errors"] for each in answers] == [{}, {}, {}]
+    assert [each["verdicts"][0]["ingress"] for each in answers] == ["default-deny", "allow", "allow"]
+
+
 def test_l7_is_answered_where_it_is_asked() -> None:
     web = cnp("web", ingress=[{"toPorts": ports("8080/TCP", rules={"http": [{"path": "/public", "headers": ["X-A: 1"]}]})}])
     dns = cnp("dns", egress=[{"toPorts": ports("53/ANY", rules={"dns": [{"matchPattern": "*.io"}]})}])
@@ -186,6 +201,9 @@ BAD_SCENARIOS: list[Any] = [
     {"id": "x", "policies": ["p"]},
     {"id": "x", "policies": [{"kind": "Pod"}]},
     {"id": "x", "policies": [{}]},
+    {"id": "x", "policies": [{"kind": "List"}]},
+    {"id": "x", "policies": [{"kind": "NetworkPolicyList", "items": ["p"]}]},
+    {"id": "x", "policies": [{"kind": "List", "items": [{"kind": "PodList", "items": []}]}]},
     {"id": "x", "flows": {}},
     {"id": "x", "options": []},
     {"id": "x", "options": {"cilium": "1.2"}},
