@@ -26,6 +26,8 @@ _TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
 """Where each kind keeps its pod's metadata and spec."""
+_SELECTING = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
+"""Kinds that find their pods by labels: the API server refuses them without. A pod of its own or of a job may have none."""
 WORKLOAD_KINDS = (*_TEMPLATES, "Namespace", "Node", "Service", "CiliumCIDRGroup")
 _PORTED = {each.value: each for each in Protocol if each.has_ports}
 
@@ -133,9 +135,9 @@ def _pod(manifest: Manifest, kind: str, ref: PodRef) -> Pod:
     for key in _TEMPLATES[kind]:
         template = manifest.mapping(template, key)
     labels = manifest.labels(manifest.mapping(template, "metadata"))
-    if not labels:
+    if not labels and kind in _SELECTING:
         path = ".".join((*_TEMPLATES[kind], "metadata.labels"))
-        raise manifest.error(f"{kind} {ref} has no labels: no policy can tell it from others", f"give it `{path}`")
+        raise manifest.error(f"the pods of {kind} {ref} have no labels, and it must select them by some", f"give it `{path}`")
     if kind == "Job":
         # The job controller adds these to every pod; both are part of the identity.
         labels |= {"job-name": ref.name, "batch.kubernetes.io/job-name": ref.name}
@@ -150,7 +152,7 @@ def _pod(manifest: Manifest, kind: str, ref: PodRef) -> Pod:
         ref=ref,
         labels=labels,
         node=manifest.name(spec, "nodeName") or UNPLACED,
-        service_account=manifest.name(spec, "serviceAccountName") or "default",
+        service_account=manifest.name(spec, "serviceAccountName") or manifest.name(spec, "serviceAccount") or "default",
         ports=ports,
         host_network=spec.get("hostNetwork") is True,
     )

@@ -136,7 +136,7 @@ def test_a_deny_rule_in_the_way_is_named_instead_of_a_policy_that_would_not_help
         (None, "shop/wob -> shop/api:80", "there is no pod shop/wob\n  did you mean `shop/web`?"),
         ("{", "shop/web -> shop/api:80", "bad.yaml:"),
         ("kind: Deploymint", "shop/web -> shop/api:80", "bad.yaml:1:7: unknown kind `Deploymint`"),
-        ("{kind: Pod, metadata: {name: x}}", "shop/web -> shop/api:80", "has no labels"),
+        ("{kind: Deployment, metadata: {name: x}}", "shop/web -> shop/api:80", "have no labels"),
         (None, "shop/web to shop/api", "not a question"),
     ],
 )

@@ -63,7 +63,7 @@ def test_what_is_left_out_is_told() -> None:
         ("{kind: ConfigMap, metadata: {name: a}}", "no workload to bring up"),
         ("{metadata: {name: a}}", "m.yaml:1:1: a Kubernetes object needs `kind`"),
         ("[1]", "m.yaml:1:1: expected a Kubernetes object"),
-        ("{kind: Pod, metadata: {name: a}}", "has no labels"),
+        ("{kind: Deployment, metadata: {name: a}}", "have no labels"),
     ],
 )
 def test_what_is_no_lab_is_an_error(document: str, said: str) -> None:

@@ -51,6 +51,24 @@ def test_every_kind_of_workload_is_one_pod_of_its_template(kind: str) -> None:
     assert read.state.namespaces == {"shop": {}}
 
 
+def test_a_pod_or_a_job_needs_no_labels_and_is_selected_by_what_selects_all() -> None:
+    job = manifest("CronJob", name="backup", spec={"jobTemplate": {"spec": {"template": {"spec": {"serviceAccount": "robot"}}}}})
+    state = read_workloads([manifest("Pod", name="bare"), job]).state
+    assert {pod.ref.name: (dict(pod.labels), pod.service_account) for pod in state.pods} == {
+        "bare": ({}, "default"),
+        "backup": ({}, "robot"),
+    }
+    closed = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed", "namespace": "shop"},
+        "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}]}]},
+    }
+    evaluator = Evaluator(state, Repository.empty().change(apply=[closed]))
+    backup, bare = PodRef("shop", "backup"), PodRef("shop", "bare")
+    assert evaluator.verdict(Traffic(backup, bare, Protocol.TCP, 80)).verdict is Verdict.DENY
+
+
 def test_a_policy_that_names_a_port_and_a_namespace_label_decides_over_manifests() -> None:
     policy = {
         "apiVersion": "networking.k8s.io/v1",
@@ -92,7 +110,7 @@ def test_services_and_cidr_groups_are_read() -> None:
     ("wrong", "says"),
     [
         (manifest("ConfigMap", 4), "unknown kind 'ConfigMap'"),
-        (manifest("Deployment", 4, spec={"template": {"spec": {}}}), "has no labels"),
+        (manifest("Deployment", 4, spec={"template": {"spec": {}}}), "the pods of Deployment shop/web have no labels"),
         (manifest("Pod", 4, metadata={"labels": {"app": 1}}), "label `app` must be a text"),
         (manifest("Pod", 4, metadata={"labels": {"a": "b"}}, spec={"containers": {}}), "`containers` must be a list"),
         (manifest("Deployment", 4, spec=[1]), "`spec` must be a mapping"),
