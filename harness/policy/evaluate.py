@@ -5,7 +5,7 @@ What is decided is a matter of identities: each side's endpoint has a table (`su
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import ScenarioError
@@ -21,6 +21,9 @@ from harness.policy.subjects import Subject, Subjects
 from harness.policy.table import DirectionTable, Outcome
 
 NOT_APPLICABLE = DirectionVerdict(Decision.NOT_APPLICABLE)
+_WHICH_NODE = DirectionVerdict(
+    Decision.UNKNOWN, enforced=True, note="policies differ between nodes, and the other end does not tell which of them it is"
+)
 _OPEN = DirectionVerdict(Decision.ALLOW)
 _OPEN_L7 = DirectionVerdict(Decision.ALLOW, l7=L7Decision.ALLOW)
 
@@ -70,7 +73,7 @@ class Evaluator:
         subject = self.subject(mine, other)
         if subject is None:
             self.position(other, "")  # an unknown pod is an error on either side
-            return NOT_APPLICABLE
+            return _WHICH_NODE if self.depends_on_node(mine, other) else NOT_APPLICABLE
         table = self.subjects.table(subject, direction)
         position = self.position(other, subject.node)
         return self.decided(table, position, traffic.protocol, traffic.port, traffic.request)
@@ -138,15 +141,29 @@ class Evaluator:
             case PodRef():
                 pod = self.pod(peer)
                 return self.subjects.hosts.get(pod.node) if pod.host_network else self.subjects.pods.get(peer)
-            case Entity(EntityName.HOST):
-                return self.subjects.hosts.get(self._node(other))
-            case Entity(EntityName.REMOTE_NODE):
-                elsewhere = [node for node in self._nodes if node != self._node(other)]
-                return self.subjects.hosts.get(elsewhere[0]) if len(elsewhere) == 1 else None
+            case Entity(EntityName.HOST | EntityName.REMOTE_NODE):
+                nodes = self._hosts(peer, other)
+                return nodes[0] if nodes and self._alike(nodes) else None
             case Entity(name):
                 return self.subjects.entities.get(name)
             case External():
                 return None
+
+    def depends_on_node(self, peer: Peer, other: Peer) -> bool:
+        """Whether `peer` may be one of several nodes that are not under the same policies."""
+        return isinstance(peer, Entity) and not self._alike(self._hosts(peer, other))
+
+    def _hosts(self, peer: Entity, other: Peer) -> tuple[Subject, ...]:
+        """The nodes that `host` or `remote-node` may be, of those that policy is enforced for."""
+        here = self._node(other)
+        if peer.name is EntityName.HOST:
+            found = [here] if here else self._nodes
+        else:
+            found = [node for node in self._nodes if node != here] if peer.name is EntityName.REMOTE_NODE else []
+        return tuple(self.subjects.hosts[node] for node in found if node in self.subjects.hosts)
+
+    def _alike(self, nodes: Sequence[Subject]) -> bool:
+        return all(len({self.subjects.table(each, direction).key for each in nodes}) < 2 for direction in Direction)
 
     def position(self, peer: Peer, node: str) -> int:
         """The position of a peer's identity, seen from a node ('' where it does not matter)."""

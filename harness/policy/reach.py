@@ -107,7 +107,11 @@ class Reachability:
         subjects = [evaluator.subject(peer, other) for peer in (self.classes[number][0] for number in mine)]
         node = next((each.node for each in subjects if each is not None), "")
         positions = [evaluator.position(self.classes[number][0], node) for number in others]
-        return rows.codes([rows.number(each) for each in subjects], positions)
+        found = rows.codes([rows.number(each) for each in subjects], positions)
+        for row, number in enumerate(mine):
+            if subjects[row] is None and evaluator.depends_on_node(self.classes[number][0], other):
+                found[:, row] = Reach.UNKNOWN
+        return found
 
     def matrix(self, sources: slice = slice(None)) -> Codes:
         """Between peers, not classes: an array by port, source (all, or a slice of `peers`) and target. One byte each: mind the size."""

@@ -11,6 +11,7 @@ from harness.model.labels import Label
 from harness.model.traffic import Protocol
 from harness.policy.identities import bits, cidr_label, pod_labels, security_relevant
 from harness.policy.prefix import Prefix, PrefixTable, parse_address, parse_prefix
+from harness.policy.reach import Reach, Reachability
 from tests.policy.policy_worlds import HTTP, WORLD, Document, app, ask, ccnp, cnp, evaluator, knp, law, pod, ports, traffic
 
 NS = "k8s:io.kubernetes.pod.namespace"
@@ -212,6 +213,25 @@ def test_host_policies_need_the_host_firewall_and_select_nodes_by_label() -> Non
     assert on.verdict(traffic("a/y -> remote-node:22")).ingress.decision == "allow", "node a lets app=y in"
     assert on.verdict(traffic("a/x -> a/agent:8080")).ingress.enforced is False
     assert on.status(on.repository.enforced[0].ref).selects == ("a",)
+
+
+def test_from_outside_the_host_is_any_node_and_unknown_only_where_nodes_differ() -> None:
+    everywhere = ccnp(ingress=[{"fromEntities": ["cluster"]}], nodeSelector={})
+    edge = ccnp(ingress=[{"fromEntities": ["cluster"]}], nodeSelector={"matchLabels": {"role": "edge"}})
+    for policy in (everywhere, edge):
+        del policy["spec"]["endpointSelector"]
+    alike, apart = (evaluator(policy, state=HOSTS, host_firewall=True) for policy in (everywhere, edge))
+    for end in ("host", "remote-node"):
+        asked = traffic(f"world:192.0.2.7 -> {end}:22")
+        assert alike.verdict(asked).ingress.decision == "default-deny"
+        assert apart.verdict(asked).verdict == "unknown"
+        assert apart.verdict(asked).ingress.note.startswith("policies differ between nodes")
+        peers = (asked.source, asked.destination)
+        for each, cell in ((alike, Reach.DENY), (apart, Reach.UNKNOWN)):
+            assert Reachability(each, [(Protocol.TCP, 22)], peers).reach(*peers, Protocol.TCP, 22) is cell
+    assert apart.verdict(traffic("a/x -> host:22")).verdict == "allow", "whose node is the edge, which lets the cluster in"
+    assert apart.verdict(traffic("world:192.0.2.7 -> a/agent:8080")).verdict == "allow", "whose node is not the edge"
+    assert evaluator(edge, state=HOSTS).verdict(traffic("world:192.0.2.7 -> host:22")).verdict == "allow", "the host firewall is off"
 
 
 def test_node_selector_labels_tell_nodes_apart() -> None:
