@@ -50,7 +50,9 @@ class Deployed:
         self.placement = cluster.prepare(case)
         self.in_force = InForce.nothing()
         self._predictor = Predictor(self.placement.state, Repository.empty(model_options(cluster.capabilities)))
-        self._prober = Prober(cluster, Stamp.of(secrets.token_hex(4)), Memory(), self._predictor, cluster.flows() is not None, self.placement.audited)
+        self._prober = Prober(
+            cluster, Stamp.of(secrets.token_hex(4)), Memory(), self._predictor, cluster.flows() is not None, self.placement.audited
+        )
         self._enforced_at = time.monotonic()
         families = Family if "ipv6" in cluster.capabilities.features else (Family.IPV4,)
         self._families = frozenset(families)
