@@ -86,6 +86,30 @@ def http_rules() -> Case:
     })
 
 
+def dns_rules() -> Case:
+    """A name that may be asked for, and the address that it opens: 1 endpoint, 2 phases."""
+    resolver = {"matchLabels": {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns"}}
+    name = {"matchName": "www.example.com"}
+    ports = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [name]}}
+    policy = {
+        **_DENY,
+        "metadata": {"name": "names"},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"app": "client"}},
+            "egress": [{"toEndpoints": [resolver], "toPorts": [ports]}, {"toFQDNs": [name]}],
+        },
+    }
+    return _load({
+        "case": "names",
+        "endpoints": {"client": {"labels": {"app": "client"}, "node": "b"}},
+        "externals": {"www": {"names": ["www.example.com"], "ports": [443]}},
+        "phases": {
+            "baseline": [{"allow": "client -> www.example.com:443"}],
+            "names": {"policies": [policy], "expect": [{"allow": "client -> kube-dns lookup www.example.com", "by": "names"}]},
+        },
+    })
+
+
 def denied(sources: int) -> Case:
     """`sources` clients, none of which reaches the one backend."""
     return _load({

@@ -1,11 +1,11 @@
-"""The numbers of the lab's HTTP proxy: its start, a three-phase case with an HTTP rule, and requests in a second."""
+"""The numbers of the lab's proxies. HTTP: their start, a three-phase case with a rule, and requests in a second. DNS: one lookup."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.cases import http_rules
+from benchmarks.cases import dns_rules, http_rules
 from benchmarks.row import Row, median
 from harness.clusters.base import Change, Cluster
 from harness.clusters.open import open_cluster
@@ -80,4 +80,29 @@ def requests(number: int = 3000) -> Iterator[Row]:
     )
 
 
-BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {"envoy": envoy_start, "http": three_phase_http_case, "requests": requests}
+def lookup(times: int = 200) -> Iterator[Row]:
+    """One lookup at a time of a name that a rule allows: question, proxy, resolver, proxy, answer, as its client sees it."""
+    case = dns_rules()
+    phase = case.phases[1]
+    cluster = open_cluster("netns")
+    try:
+        placement = cluster.prepare(case)
+        cluster.wait(cluster.apply(Change(apply=phase.apply)))
+        (check,) = checks(case, phase.expectations, placement, families=frozenset({Family.IPV4}), timeout=1.0)
+        if check.exchange is None:
+            raise SystemExit(f"benchmarks: the lookup cannot be sent: {check.fault}")
+        stamp = Stamp.of("bench")
+        seen = [observation for _ in range(times + 1) for observation in cluster.probe([stamp.probe(check.exchange)])]
+    finally:
+        cluster.close()
+    if any(each.result.status != 0 for each in seen):
+        raise SystemExit("benchmarks: a lookup was not answered")
+    yield median("DNS lookup through the proxy", [each.result.seconds * 1000 for each in seen[1:]], "ms", 3)
+
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
+    "envoy": envoy_start,
+    "http": three_phase_http_case,
+    "requests": requests,
+    "lookup": lookup,
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, A, DNSError, DNSHeader, DNSQuestion, DNSRecord, EDNSOption
 
@@ -82,7 +83,10 @@ def read(data: bytes) -> Message | None:
 
 def refused(data: bytes) -> bytes:
     """The answer of a proxy that does not let a question pass."""
-    reply = DNSRecord.parse(data).reply(ra=1, aa=0)
+    record = _parsed(data)
+    if record is None:
+        raise ValueError("only questions that were read are refused")
+    reply = record.reply(ra=1, aa=0)
     reply.header.rcode = RCODE.REFUSED
     return bytes(reply.pack())
 
@@ -140,8 +144,12 @@ def _option(record: DNSRecord, code: int) -> str:
     return ""
 
 
+@lru_cache(maxsize=64)
 def _parsed(data: bytes) -> DNSRecord | None:
-    """None for what is no message: dnslib raises whatever it stumbles on. It reads names that are too long, and cannot say them again."""
+    """None for what is no message: dnslib raises whatever it stumbles on. It reads names that are too long, and cannot say them again.
+
+    Cached, since a proxy reads what the resolver has just read, and the client what the proxy has. Nobody changes a record.
+    """
     try:
         record = DNSRecord.parse(data)
     except (DNSError, ValueError, IndexError, UnicodeError):
