@@ -148,19 +148,26 @@ class Provisioner:
             version = self._install(wanted, profile, source)
             return self.records.note(record, ready=True, cilium=version)
         except HarnessError as error:
-            raise self._given_up(wanted, error, f"the kind cluster {name!r} could not be made; it is removed again") from error
+            raise self._given_up(wanted, error) from error
         except BaseException:
             self.tell(f"removing the half-made kind cluster {name}")
             self._remove(name)
             raise
 
-    def _given_up(self, wanted: Wanted, error: HarnessError, what: str) -> ProvisioningError:
-        """Collects, removes, and says both."""
+    def _given_up(self, wanted: Wanted, error: HarnessError) -> ProvisioningError:
+        """Collects, removes, and says both; and what is still there, where it could not be removed."""
+        removed, todo = "it is removed again", ""
         try:
             folder = self._collect(wanted, error)
         finally:
-            self._remove(wanted.name)
-        return ProvisioningError(f"{what}: {error.message}", hint=_and(error.hint, f"what it left is in {folder}"))
+            try:
+                self._remove(wanted.name)
+            except HarnessError as failed:
+                removed, todo = f"nor could it be removed ({failed.message})", f"`harness cluster down --name {wanted.name}` tries again; "
+        return ProvisioningError(
+            f"the kind cluster {wanted.name!r} could not be made; {removed}: {error.message}",
+            hint=_and(error.hint, f"{todo}what it left is in {folder}"),
+        )
 
     def _upgrade(self, wanted: Wanted, profile: Profile, record: Record) -> Record:
         former = Profile.find(record.profile) if record.profile != profile.name else profile

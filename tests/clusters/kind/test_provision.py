@@ -146,8 +146,10 @@ def test_an_api_server_that_does_not_answer_ends_it_too(provisioner, contract):
 
 def test_a_cluster_whose_removal_fails_is_remembered_as_half_made(provisioner, contract):
     contract.play("docker-answers", "no-nodes", "create-fails", "export-logs", "no-outside", "delete-fails")
-    with pytest.raises(ProgramError, match="failed to delete cluster"):
+    with pytest.raises(ProvisioningError, match="manifest unknown") as raised:
         up(provisioner)
+    assert "failed to delete cluster" in str(raised.value)
+    assert "harness cluster down --name shop" in str(raised.value)
     record = provisioner.records.read("shop")
     assert record is not None
     assert not record.ready
