@@ -85,7 +85,9 @@ def test_mistakes_are_exit_code_2(files: Path) -> None:
     assert CliRunner().invoke(main, ["predict", str(files / "policies")]).exit_code == 2
 
 
-@pytest.mark.parametrize("text", ["kind: Deployment\nmetadata: {name: a}\n", "kind: ConfigMap\nmetadata: {name: a}\n", "kind: [\n", "- 1\n"])
+@pytest.mark.parametrize(
+    "text", ["kind: Deployment\nmetadata: {name: a}\n", "kind: ConfigMap\nmetadata: {name: a}\n", "kind: [\n", "- 1\n"]
+)
 def test_bad_workloads_are_told_with_file_and_line(files: Path, text: str) -> None:
     (files / "bad.yaml").write_text(text)
     result = ask(files, "a -> b:1", workloads="bad.yaml")
