@@ -83,6 +83,8 @@ class ExternalSpec:
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     ports: tuple[PortSpec, ...] = ()
+    ttl: int | None = None
+    """Seconds for which the answers to lookups of its names are good; None: whatever the resolver says."""
 
 
 class PartyKind(StrEnum):

@@ -41,6 +41,7 @@ from harness.cases.scalars import (
     TargetPortField,
     TextField,
     TitleField,
+    TtlField,
 )
 from harness.cases.traps import quoted
 from harness.errors import HarnessError
@@ -127,6 +128,7 @@ class ExternalModel(Raw):
         default_factory=list, description="Its addresses, at most one per family; else the harness picks."
     )
     ports: list[Port] = Field(default_factory=list, description="What it serves.")
+    ttl: TtlField | None = Field(default=None, description="How many seconds the answers to lookups of its names are good for; else 30.")
 
 
 class RequiresModel(Raw):

@@ -148,6 +148,7 @@ def _externals(model: CaseModel, endpoints: Mapping[str, EndpointSpec]) -> dict[
             names=tuple(str(each).lower().removesuffix(".") for each in raw.names),
             addresses=tuple(sorted((_normal(each) for each in addresses), key=lambda each: ":" in each)),
             ports=_ports(raw.ports),
+            ttl=raw.ttl,
         )
     return externals
 

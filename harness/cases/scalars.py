@@ -329,6 +329,7 @@ LabelsField = Annotated[
 PortField = Annotated[int, Read(read_port_number, _PORT)]
 PortNameField = Annotated[Text, Read(read_port_name, {"type": "string", "maxLength": 15})]
 TargetPortField = Annotated[int | str, Read(read_target_port, {"anyOf": [_PORT, {"type": "string", "maxLength": 15}]})]
+TtlField = Annotated[int, Read(read_integer(1, 86400, "a TTL in seconds"), {"type": "integer", "minimum": 1, "maximum": 86400})]
 ReplicasField = Annotated[int, Read(read_integer(1, 100, "a number of replicas"), {"type": "integer", "minimum": 1, "maximum": 100})]
 BooleanField = Annotated[bool, Read(read_boolean, {"type": "boolean"})]
 DurationField = Annotated[

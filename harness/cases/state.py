@@ -54,7 +54,7 @@ def cluster_state(case: Case, nodes: Mapping[str, str] | None = None) -> Cluster
         namespaces=case.namespaces,
         pods=tuple(_pod(endpoint, pod, placed[pod]) for endpoint in case.endpoints.values() for pod in endpoint.pods()),
         externals=tuple(
-            ExternalHost(name, address, case.externals[name].names)
+            ExternalHost(name, address, case.externals[name].names, ttl=case.externals[name].ttl)
             for name, addresses in external_addresses(case).items()
             for address in addresses
         ),

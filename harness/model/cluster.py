@@ -57,12 +57,14 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ExternalHost:
-    """A machine outside the cluster. `kube_apiserver`: the API server runs there (labels world and kube-apiserver)."""
+    """A machine outside the cluster. `kube_apiserver`: the API server runs there (labels world and kube-apiserver). `ttl`: how many seconds
+    DNS answers of its names are good for, None where nobody says."""
 
     name: str
     address: str
     names: tuple[str, ...] = ()
     kube_apiserver: bool = False
+    ttl: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

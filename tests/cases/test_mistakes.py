@@ -840,3 +840,11 @@ def test_an_error_is_printed_with_its_line_caret_and_hint(expectation_mistake: E
     assert source == "        - allow: cleint -> server:8080"
     assert caret == "                 ^^^^^^"
     assert hint == "  did you mean `client`?"
+
+
+@pytest.mark.parametrize("ttl", ["0", "86401", "1.5", "'2'", "soon"])
+def test_a_ttl_that_is_none_is_told(folder, ttl):
+    mistake = folder.mistake(
+        f"case: web\nexternals: {{stripe: {{names: [api.stripe.com], ttl: {ttl}}}}}\nendpoints: {{a: {{}}}}\nphases: {{p: []}}\n"
+    )
+    assert "a TTL in seconds" in str(mistake)

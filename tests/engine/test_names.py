@@ -119,7 +119,9 @@ def test_every_check_of_the_shipped_dns_cases_has_a_prediction_and_agrees(cluste
     # Where a lookup is refused, what it was for is not sent, and the model is not asked with what the node knew.
     sent = [each for each in results if each.expectation.targets[0].party.kind is not PartyKind.NAME or len(each.observations) > 1]
     assert len(sent) > 100
-    assert [each.expectation.text for each in sent if each.prediction is None or each.prediction.verdict is Verdict.UNKNOWN] == []
+    # What is to hold only after a while: when exactly, nobody can tell.
+    timely = [each for each in sent if each.expectation.within is None]
+    assert [each.expectation.text for each in timely if each.prediction is None or each.prediction.verdict is Verdict.UNKNOWN] == []
     assert [each.disagreement for each in results if each.disagreement] == []
 
 

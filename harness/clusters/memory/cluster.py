@@ -72,6 +72,15 @@ class MemoryCluster:
         self._learned: dict[str, dict[str, set[str]]] = {}
         """What the DNS proxy of each node learned: the names of each address. Nothing expires, since no time passes."""
 
+    def capabilities_for(self, case: Case) -> Capabilities:
+        """Without names that are to expire."""
+        if all(external.ttl is None for external in case.externals.values()):
+            return self.capabilities
+        why = "no time passes in the model, so no name of a `ttl` expires"
+        return replace(
+            self.capabilities, features=self.capabilities.features - {"fqdn"}, lacking={**self.capabilities.lacking, "fqdn": why}
+        )
+
     def prepare(self, case: Case) -> Placement:
         self.release()
         self._land = landscape(case)

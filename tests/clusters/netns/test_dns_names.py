@@ -80,6 +80,12 @@ def test_names_hold_until_their_time_and_on_their_node_only() -> None:
     assert (learned.forget(59.0), learned.forget(90.0), learned.next_end()) == (frozenset(), frozenset("a"), None)
 
 
+def test_an_answer_is_good_for_as_long_as_the_external_says() -> None:
+    said = (ExternalHost("brief", "203.0.113.10", ("Brief.example.",), ttl=2), ExternalHost("www", "203.0.113.11", ("www.example",)))
+    known = zone(ClusterState({}, (), said), {})
+    assert [answer.ttl for name in ("brief.example", "www.example") if (answer := known(name)) is not None] == [2, 30]
+
+
 def test_the_resolver_answers_for_services_pods_and_what_is_outside() -> None:
     pods = tuple(Pod(PodRef("shop", name), {"app": "web"}, "a") for name in ("web-1", "web-2"))
     services = (Service("shop", "web", {"app": "web"}, ()), Service("shop", "each", {"app": "web"}, (), headless=True))

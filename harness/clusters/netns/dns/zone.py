@@ -10,7 +10,7 @@ from harness.model.cluster import ClusterState
 
 DOMAIN = "cluster.local"
 _TTL = 30
-"""Seconds, as CoreDNS answers by default."""
+"""Seconds, as CoreDNS answers by default; an external may say otherwise."""
 
 
 def zone(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Zone:
@@ -40,9 +40,12 @@ def _pod(name: str, namespaces: set[str]) -> Answer | None:
 
 def _names(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Mapping[str, Answer]:
     names: dict[str, dict[str, None]] = {}
+    lasting: dict[str, int] = {}
     for host in state.externals:
         for name in host.names:
             names.setdefault(name.rstrip(".").lower(), {})[host.address] = None
+            if host.ttl is not None:
+                lasting[name.rstrip(".").lower()] = host.ttl
     for service in state.services:
         own = names.setdefault(f"{service.name}.{service.namespace}.svc.{DOMAIN}", {})
         if not service.headless:
@@ -51,4 +54,4 @@ def _names(state: ClusterState, addresses: Mapping[str, tuple[str, ...]]) -> Map
         for pod in state.pods:
             if service.selector and pod.ref.namespace == service.namespace and service.selector.items() <= pod.labels.items():
                 own.update(dict.fromkeys(addresses.get(f"pod:{pod.ref}", ())))
-    return {name: Answer(tuple(own), _TTL) for name, own in names.items()}
+    return {name: Answer(tuple(own), lasting.get(name, _TTL)) for name, own in names.items()}
