@@ -168,11 +168,14 @@ class FlowFeed:
         )
         return tuple(out)
 
-    async def back(self, *, within: float) -> None:
-        """Until there is a stream, or `within` (s) is over. What is sent while there is none can only end in unknown."""
+    async def back(self, *, within: float, skew: float = 0.0) -> None:
+        """Until there is a stream, or `within` (s) is over. What is sent while there is none can only end in unknown; so does what follows
+        in less than `skew` (s), by which the clocks of others may be apart from this one."""
         if self.broken is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._back.wait(), within)
+        if self._gaps and self._gaps[-1].end:
+            await asyncio.sleep(max(0.0, skew - (self._clock() - self._gaps[-1].end) / 1e9))
 
     async def reach(self, flows: int, *, within: float) -> None:
         """Until so many flows have come since `start`; or until that can no longer be known, since the stream broke, or `within` is

@@ -207,6 +207,8 @@ def test_a_stream_that_ends_is_said_and_the_feed_comes_back(tmp_path: Path):
             server = await serve(store, addresses)
             await waiting
             assert feed.broken is None
+            await feed.back(within=30, skew=0.05)
+            assert feed.lost(time.time_ns() - 50_000_000, time.time_ns()) == ()
             after = time.time_ns()
             assert feed.lost(after, after + 1) == ()
             assert feed.lost(before, after)

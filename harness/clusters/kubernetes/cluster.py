@@ -251,7 +251,7 @@ class KubernetesCluster:
         asked = {probe.id: probe for probe in plan}
         with translated("the probes could not be sent"):
             if feed is not None:
-                background.wait_for(feed.back(within=_BACK))
+                background.wait_for(feed.back(within=_BACK, skew=_SKEW))
             for seen in background.iterate(observe(opened.agent, sent, feed, grace=_GRACE, settle=_SETTLE, skew=_SKEW)):
                 yield replace(seen, probe=asked[seen.probe.id], flows=tuple(map(opened.renaming.flow, seen.flows)))
 
