@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.cases.case import Case, PolicyObject
+from harness.clusters.base import Observation
 from harness.engine.outcome import CheckResult, PolicyFinding
-from harness.model.traffic import Direction
+from harness.model.traffic import Direction, RequestKind
 from harness.model.verdict import Decision, DirectionVerdict, PolicyRef
 from harness.reports.written import (
     KUBERNETES,
@@ -41,6 +42,8 @@ def for_check(result: CheckResult, case: Case, policies: Sequence[PolicyObject])
     source, target = party_named(result.source, case), party_named(result.target, case)
     if row == 1:
         return _unusable(result, target)
+    if row == 3 and (lookup := _lookup_alone(result)):
+        return _not_resolved(lookup, source)
     prediction = result.prediction
     if prediction is None:
         return ""
@@ -87,6 +90,24 @@ def _unusable(result: CheckResult, target: Party) -> str:
     if "AUDIT" in why:
         return "take the endpoint out of audit mode, or state `audit:` instead"
     return ""
+
+
+def _lookup_alone(result: CheckResult) -> Observation | None:
+    """The lookup that had to come before the probe, and after which there was none."""
+    first, *more = result.observations or (None,)
+    if first is None or more or result.expectation.request is not None or first.probe.request is None:
+        return None
+    return first if first.probe.request.kind is RequestKind.LOOKUP else None
+
+
+def _not_resolved(lookup: Observation, source: Party) -> str:
+    name = lookup.probe.request.name if lookup.probe.request else ""
+    if any(flow.is_l7 and flow.dropped for flow in lookup.flows):
+        return f"no DNS rule lets {source.shown} ask for {name}: add it to `rules: {{dns: [...]}}` of the rule for port 53"
+    return (
+        f"egress of {source.shown} is restricted and nothing lets its lookups out: allow port 53 of kube-dns, "
+        "with `rules: {dns: [...]}` where `toFQDNs` is to learn the answers"
+    )
 
 
 def _not_admitted(

@@ -145,6 +145,44 @@ def test_a_policy_that_does_nothing_is_answered_with_what_was_meant(spec, advice
     assert found.likely("change")[0] == advice
 
 
+NAMED = """
+case: by name
+endpoints:
+  checkout: {labels: {app: checkout}}
+externals:
+  stripe: {names: [api.stripe.com], ports: [443]}
+phases:
+  baseline:
+    - allow: checkout -> api.stripe.com:443
+  named:
+    policies:
+      - apiVersion: cilium.io/v2
+        kind: CiliumNetworkPolicy
+        metadata: {name: named}
+        spec:
+          endpointSelector: {matchLabels: {app: checkout}}
+          egress:
+            - toFQDNs: [{matchName: api.stripe.com}]
+            - DNS
+    expect:
+      - allow: checkout -> api.stripe.com:443
+"""
+TO_DNS = "{toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system, k8s-app: kube-dns}}], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchName: other.example}]}}]}"
+
+
+@pytest.mark.parametrize(
+    ("dns", "advice"),
+    [
+        ("toEntities: [host]", "egress of checkout is restricted and nothing lets its lookups out: allow port 53 of kube-dns"),
+        (TO_DNS, "no DNS rule lets checkout ask for api.stripe.com: add it to `rules: {dns: [...]}` of the rule for port 53"),
+    ],
+    ids=["no rule for DNS", "no DNS rule for the name"],
+)
+def test_a_name_that_may_not_be_looked_up_is_told_as_such(dns, advice, ran):
+    (likely,) = ran(NAMED.replace("DNS", dns), whole=True).likely("named")
+    assert advice in likely
+
+
 def test_a_policy_in_the_wrong_namespace_is_told_where_its_endpoints_are(ran):
     policy = POLICY.format(name="p", spec=ADMIT).replace("{name: p}", "{name: p, namespace: dev}")
     found = ran("baseline: [{allow: 'client -> backend:8080'}]\n" + phase(policy, "allow: client -> backend:8080"))
