@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from typing import Any
+
+from msgspec.structs import replace
 
 from benchmarks.__main__ import report
 from benchmarks.cases import mesh, three_phases

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.cases.suggest import did_you_mean
 from harness.errors import CaseError, Location
@@ -26,16 +27,14 @@ class Serve(StrEnum):
     DNS = "dns"
 
 
-@dataclass(frozen=True, slots=True)
-class PortSpec:
+class PortSpec(Struct, frozen=True):
     port: int
     protocol: Protocol = Protocol.TCP
     name: str | None = None
     serve: Serve = Serve.AUTO
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSpec:
+class EndpointSpec(Struct, frozen=True):
     """A declared client or server. Its pods are named `name` (one replica) or `name-0`, `name-1`, ...; reported as `name[i]`."""
 
     name: str
@@ -55,16 +54,14 @@ class EndpointSpec:
         return tuple(PodRef(self.namespace, f"{self.name}-{index}") for index in range(self.replicas))
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePortSpec:
+class ServicePortSpec(Struct, frozen=True):
     port: int
     target_port: int | str
     protocol: Protocol = Protocol.TCP
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSpec:
+class ServiceSpec(Struct, frozen=True):
     name: str
     namespace: str
     selector: Mapping[str, str]
@@ -74,8 +71,7 @@ class ServiceSpec:
     headless: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalSpec:
+class ExternalSpec(Struct, frozen=True):
     """Something outside the cluster, served by the harness. `addresses` empty: the harness picks one per family."""
 
     name: str
@@ -97,8 +93,7 @@ class PartyKind(StrEnum):
     """A DNS name, looked up by the client first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """One side of an expectation, resolved. `name` is the endpoint's or external's key, `namespace/name` of a service, the
     built-in (world, host, remote-node, kube-apiserver, kube-dns), the IP literal or the DNS name."""
 
@@ -109,8 +104,7 @@ class Party:
         return f"service/{self.name}" if self.kind is PartyKind.SERVICE else self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A target with its own port. `port` is None only for ICMP and lookups; `written` is the text as the user wrote it."""
 
     party: Party
@@ -144,8 +138,7 @@ class FamilyChoice(StrEnum):
         return (Family.IPV4, Family.IPV6) if self is FamilyChoice.BOTH else (Family(self.value),)
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(Struct, frozen=True):
     """Who may or may not reach whom. Every source meets every target. Times are seconds."""
 
     action: Action
@@ -168,8 +161,7 @@ class Expectation:
     """Made from `otherwise:`, not written by the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyObject:
+class PolicyObject(Struct, frozen=True):
     """A Kubernetes policy object with its namespace filled in, and where it was written."""
 
     ref: PolicyRef
@@ -177,24 +169,21 @@ class PolicyObject:
     location: Location
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """A policy that must be refused; `message` must be part of the reason."""
 
     ref: PolicyRef
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(Struct, frozen=True):
     """What the cluster must have. `cilium` is a version specifier such as `>=1.16`; features may begin with `!`."""
 
     cilium: str = ""
     features: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(Struct, frozen=True):
     """A step: one change (remove, then apply in order), then expectations. State is cumulative.
 
     `state` holds the policies in force after the change, in order of first application.
@@ -215,8 +204,7 @@ class Phase:
     """All policies in force after this phase's change (rejected ones included)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One YAML document. `requires` is what every phase needs; `phase.requires` comes on top."""
 
     name: str
@@ -250,8 +238,7 @@ class Case:
         raise CaseError(f"case `{self.name}` has no phase `{name}`", location=self.location, hint=hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Where a case's pods ended up: the cluster's state as the policy model reads it, and every address.
 
     The keys of `addresses` are `pod:ns/name`, `service:ns/name`, `node:NAME`, `external:KEY`, `world` and `kube-apiserver`; the

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from harness.cases.hosts import is_address, is_dns_name, no_dns_name
 from harness.cases.suggest import closest
 from harness.model.traffic import Protocol, Request, RequestKind
@@ -31,8 +33,7 @@ class GrammarError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A part of the text. Never compared: two texts are equal if they say the same."""
 
     start: int
@@ -95,8 +96,7 @@ _TOKEN = re.compile(r"\s*(?P<word>->|,|\[[^\]\s]*\](?:(?!->)[^\s,])*|(?:(?!->)[^
 _ARROW = re.compile(r"=+>|→|⇒|--+>|<-+>?|~>|»|>")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(Struct, frozen=True):
     text: str
     start: int
 

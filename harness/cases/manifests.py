@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from harness.cases.document import Items, Node, Table, Text, kind_of, parse_documents, place_at
 from harness.cases.source import Place, Source, read_source, shown_path
@@ -30,8 +31,7 @@ _VERSIONS = {
 SUPPORTED_KINDS = tuple(_VERSIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestObject:
+class ManifestObject(Struct, frozen=True):
     """One object of a manifest or of `policies:`, as typed values, with the places that later errors need."""
 
     kind: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cases.case import EndpointSpec, ExternalSpec, Party, PartyKind, PortSpec, ServicePortSpec, ServiceSpec, Target
 from harness.cases.grammar import ANY, GrammarError, SourceTerm, Span, TargetTerm
@@ -18,8 +19,7 @@ _SERVICE = "service/"
 _ICMP = {RequestKind.ICMP: Protocol.ICMP, RequestKind.ICMP6: Protocol.ICMPV6}
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Everything a name can mean in one case."""
 
     namespace: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.case import Expectation, Party, Phase, PolicyObject, Rejected
 from harness.cases.document import Text
@@ -20,8 +22,7 @@ from harness.model.traffic import Family, Protocol, Request
 from harness.model.verdict import PolicyRef
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedPhases:
+class ResolvedPhases(Struct, frozen=True):
     phases: tuple[Phase, ...]
     cidr_groups: tuple[CIDRGroup, ...]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cases.case import PolicyObject
 from harness.cases.document import Text
@@ -12,8 +13,7 @@ from harness.cases.suggest import closest, did_you_mean
 from harness.model.verdict import PolicyRef
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyName:
+class PolicyName(Struct, frozen=True):
     """A policy as people name it. None: not said."""
 
     name: str
@@ -65,8 +65,7 @@ def _short(ref: PolicyRef, among: Sequence[PolicyRef]) -> str:
     return full
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(Struct, frozen=True):
     """The policies in force, in order of first application. Immutable."""
 
     policies: Mapping[PolicyRef, PolicyObject]

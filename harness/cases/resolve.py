@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from harness.cases.case import Case, EndpointSpec, ExternalSpec, PortSpec, Serve, ServicePortSpec, ServiceSpec
 from harness.cases.document import Text

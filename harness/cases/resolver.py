@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from harness.cases.case import Case, PartyKind
 from harness.model.cluster import ClusterState, ContainerPort, Pod, Service, ServicePort

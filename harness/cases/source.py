@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.errors import CaseError, HarnessError, Location
 
@@ -57,8 +58,7 @@ def shown_path(path: Path) -> str:
     return absolute if relative.startswith("..") else relative
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A stretch of a source. Lines and columns start at 1; the end is exclusive."""
 
     source: Source

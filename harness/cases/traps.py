@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """Where the trap is (from 0) and what to do."""
 
     line: int
@@ -18,8 +18,7 @@ class Diagnosis:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(Struct, frozen=True):
     """What the parser says. Lines and columns count from 0. `context` is what it was doing, and since where."""
 
     problem: str

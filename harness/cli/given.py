@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.document import Items, Node, Table, parse_documents, place_at
 from harness.cases.manifests import CIDR_GROUP, POLICY_KINDS, ManifestObject, objects_of, plain, policy_error
@@ -21,8 +23,7 @@ from harness.policy.workloads import UNPLACED, WORKLOAD_KINDS, Manifest, read_wo
 _KINDS = tuple(dict.fromkeys((*POLICY_KINDS, *WORKLOAD_KINDS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What files hold together."""
 
     state: ClusterState

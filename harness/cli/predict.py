@@ -7,10 +7,10 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import IO, Any
 
 import click
+from msgspec.structs import replace
 
 from harness.errors import UsageError
 from harness.model.cluster import LOCAL_CLUSTER

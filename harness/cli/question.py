@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.grammar import ANY, GrammarError, Sentence, SourceTerm, TargetTerm, parse_sentence
 from harness.cases.hosts import is_address, is_dns_name
@@ -32,8 +35,7 @@ _WORLD_ADDRESS = re.compile(r"(?<![^\s,>])world:(?=\[|[0-9a-fA-F:.]*[.:])")
 _PROTOCOL = re.compile(r"/(tcp|udp|sctp)(?=[\s,]|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """One flow to answer, and how it is called in the answer."""
 
     text: str

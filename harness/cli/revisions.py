@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.cases.source import Source
 from harness.errors import Location, PolicyFileError, UsageError
@@ -15,8 +16,7 @@ _MANIFESTS = (".yaml", ".yml", ".json")
 _FILES, _LINK = (b"100644", b"100755"), b"120000"
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """A commit, and how people call it."""
 
     name: str

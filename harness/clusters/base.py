@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct, field
 
 from harness.cases.case import Case, Placement, PolicyObject
 from harness.model.flow import Flow, LostEvents
@@ -12,8 +13,7 @@ from harness.model.probe import Probe, ProbeResult
 from harness.model.verdict import PolicyRef, PolicyStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What a cluster can do. `features` are names of design's list; `lacking` says why for those it does not have."""
 
     cilium: str
@@ -21,24 +21,21 @@ class Capabilities:
     lacking: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One change of policies: removals first, then applications in order, seen by packets as one step."""
 
     remove: tuple[PolicyRef, ...] = ()
     apply: tuple[PolicyObject, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Enforcement:
+class Enforcement(Struct, frozen=True):
     """How it is known that a revision is enforced, and how long that took."""
 
     how: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """One probe with everything seen of it. `flows` are its own, by exact tuple and window, oldest first; `lost` are LostEvents
     that touch its window; `flows_on` is false where no flows could be had (`--hubble=off`)."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from harness.cases.suggest import did_you_mean
 from harness.clusters.base import Cluster
@@ -29,8 +30,7 @@ class Hubble(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
+class ClusterOptions(Struct, frozen=True):
     """What a user may say about the place to run. `worker` tells the workers of one run apart ('' when there is one).
 
     `keep`: leave the last case deployed when the run ends. `cilium` is the version that netns and memory claim.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from harness.diff.cover import boxes
 from harness.diff.judgement import Effect, Judge, Judgement, effect
@@ -19,8 +19,7 @@ from harness.policy.table import ALL_PORTS
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPV6)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """From each of the sources to each of the targets, on each of the ports: judged as `old` before, as `new` now."""
 
     sources: tuple[Peer, ...]
@@ -34,8 +33,7 @@ class Change:
         return effect(self.old, self.new)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """All that changes between `peers` on `ports`. `removed` and `added` are pods of one side only, which are not compared."""
 
     changes: tuple[Change, ...]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from harness.model.traffic import Direction, Peer
@@ -22,8 +23,7 @@ from harness.policy.table import DirectionTable
 _REDIRECTS = {Parser.DNS: "dns", Parser.TLS: "tls"}
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """A proxy in the way of a connection, and what it lets pass. `kind` is http, tls or dns. Rules are in an order of their own."""
 
     direction: Direction
@@ -31,8 +31,7 @@ class Proxy:
     rules: ProxyRules
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """`unauthenticated`: denied for nothing but the lack of mutual authentication. `proxies`: where CONDITIONAL, egress first."""
 
     reach: Reach

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from harness.diff.peers import Peers
 from harness.model.cluster import ClusterState
@@ -17,8 +18,7 @@ _FEW = 3
 """So many exceptions, at most, are told instead of a list."""
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(Struct, frozen=True):
     """Words, and the peers that they mean."""
 
     text: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.model.traffic import Entity, EntityName, External, Peer, PodRef
 from harness.policy.evaluate import Evaluator
@@ -18,8 +19,7 @@ _NAMED = ("240.0.0.0/16", "203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24")
 """Where names get their addresses, if no policy names these prefixes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
+class Peers(Struct, frozen=True):
     """Who is compared. `prefixes` and `names` say what each address of the world stands for.
 
     For a prefix: all its addresses that are in none of the narrower prefixes here. For a name (or a pattern of names): whatever address DNS taught
@@ -66,8 +66,7 @@ def _standing(prefix: Prefix, prefixes: Iterable[Prefix]) -> Iterator[str]:
         yield str(ipaddress.IPv4Address(free) if prefix.version == 4 else ipaddress.IPv6Address(free))
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """The DNS names that policies speak of, as if DNS had taught each of them. `learned` is for evaluators; `shown` for people, by address."""
 
     learned: Mapping[str, tuple[str, ...]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.diff.compare import Change, Difference
 from harness.diff.judgement import Effect, Judgement
@@ -22,8 +23,7 @@ _SIZES = ((30, 100), (30, 30), (30, 0), (10, 0), (3, 0))
 _TICKS = re.compile(r"`+")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A change in words."""
 
     effect: Effect

@@ -5,7 +5,8 @@ model. Pure; sends nothing and judges nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Placement, Serve
 from harness.engine.ends import Door, End, Ends
@@ -14,8 +15,7 @@ from harness.model.traffic import Family, Protocol, Request, RequestKind, Traffi
 from harness.probes.plan import Exchange, Server
 
 
-@dataclass(frozen=True, slots=True)
-class Triple:
+class Triple(Struct, frozen=True):
     """Source, target and port of a check, whatever the request: what a baseline states, and what is seen answered."""
 
     source: str
@@ -27,8 +27,7 @@ class Triple:
         return f"{self.source} -> {self.target}" + (f":{self.port}" if self.port is not None else "") + f"/{self.protocol}"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One source replica, one target replica, one family. `traffic` is what the model is asked, one per server that could answer.
 
     `triples` begins with the check's own; for a service its backends' follow. `fault`: why nothing can be sent (then unknown).

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.case import Case, EndpointSpec, ExternalSpec, Party, PartyKind, Placement, PortSpec, Serve, ServiceSpec, Target
 from harness.model.cluster import Pod
@@ -17,8 +19,7 @@ CLUSTER_DOMAIN = "cluster.local"
 _RELATIVE = ("host", "remote-node")
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """One end of a check: a pod, a node, something outside, or the API server; `peer` says what policy sees from the other end."""
 
     label: str
@@ -43,8 +44,7 @@ class End:
         return Entity(EntityName.HOST if other_node in (None, self.node) else EntityName.REMOTE_NODE)
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
+class Door(Struct, frozen=True):
     """A target's end with its port, as dialled (`end.address`, `port`) and as served (`behind`: server and its end)."""
 
     end: End
@@ -56,7 +56,7 @@ class Door:
     triple_port: int | None = None
     fault: str = ""
     lookup: str = ""
-    also: tuple[tuple[str, int], ...] = field(default=())
+    also: tuple[tuple[str, int], ...] = ()
 
 
 class Ends:

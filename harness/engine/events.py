@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from pydantic import Discriminator, TypeAdapter
+import msgspec
+from msgspec import Struct, field
 
 from harness.engine.outcome import CheckResult, Outcome, PolicyFinding
 from harness.errors import Location
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, kw_only=True, tag_field="kind", tag="run-started"):
     """A place to run was opened."""
 
     cluster: str
@@ -23,30 +22,24 @@ class RunStarted:
     worker: str = ""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    kind: Literal["run-started"] = "run-started"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CasePrepared:
+class CasePrepared(Struct, frozen=True, kw_only=True, tag_field="kind", tag="case-prepared"):
     """The case's endpoints are up."""
 
     case: str
     file: str
     seconds: float
-    kind: Literal["case-prepared"] = "case-prepared"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseStarted:
+class PhaseStarted(Struct, frozen=True, kw_only=True, tag_field="kind", tag="phase-started"):
     case: str
     phase: str
     location: Location
     replayed: bool = False
-    kind: Literal["phase-started"] = "phase-started"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoliciesApplied:
+class PoliciesApplied(Struct, frozen=True, kw_only=True, tag_field="kind", tag="policies-applied"):
     """The phase's change is enforced; `policies` are the texts (YAML) in force, by name, for reports."""
 
     case: str
@@ -58,20 +51,16 @@ class PoliciesApplied:
     seconds: float
     policies: dict[str, str] = field(default_factory=dict)
     replayed: bool = False
-    kind: Literal["policies-applied"] = "policies-applied"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckFinished:
+class CheckFinished(Struct, frozen=True, kw_only=True, tag_field="kind", tag="check-finished"):
     case: str
     phase: str
     result: CheckResult
     replayed: bool = False
-    kind: Literal["check-finished"] = "check-finished"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseFinished:
+class PhaseFinished(Struct, frozen=True, kw_only=True, tag_field="kind", tag="phase-finished"):
     """`replayed`: this phase ran only because a later one was asked for by itself."""
 
     case: str
@@ -83,49 +72,43 @@ class PhaseFinished:
     """Not empty where the phase could not be run at all: the outcome is unknown."""
     checks: int = 0
     replayed: bool = False
-    kind: Literal["phase-finished"] = "phase-finished"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseSkipped:
+class PhaseSkipped(Struct, frozen=True, kw_only=True, tag_field="kind", tag="phase-skipped"):
     case: str
     phase: str
     reason: str
-    kind: Literal["phase-skipped"] = "phase-skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinished:
+class RunFinished(Struct, frozen=True, kw_only=True, tag_field="kind", tag="run-finished"):
     cluster: str
     seconds: float
     worker: str = ""
-    kind: Literal["run-finished"] = "run-finished"
 
 
-Event: TypeAlias = Annotated[
-    RunStarted | CasePrepared | PhaseStarted | PoliciesApplied | CheckFinished | PhaseFinished | PhaseSkipped | RunFinished,
-    Discriminator("kind"),
-]
+Event: TypeAlias = RunStarted | CasePrepared | PhaseStarted | PoliciesApplied | CheckFinished | PhaseFinished | PhaseSkipped | RunFinished
 
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+_DECODER = msgspec.json.Decoder(Event)
 
 
 def dump(event: Event) -> dict[str, Any]:
     """The event as JSON values only."""
-    value: dict[str, Any] = _ADAPTER.dump_python(event, mode="json")
+    value: dict[str, Any] = msgspec.to_builtins(event)
     return value
 
 
 def load(value: dict[str, Any]) -> Event:
     """The inverse of `dump`."""
-    return _ADAPTER.validate_python(value)
+    event: Event = msgspec.convert(value, Event)
+    return event
 
 
 def dump_json(event: Event) -> str:
     """The event as JSON text: what crosses processes, and what files hold."""
-    return _ADAPTER.dump_json(event).decode()
+    return msgspec.json.encode(event).decode()
 
 
 def load_json(text: str) -> Event:
     """The inverse of `dump_json`."""
-    return _ADAPTER.validate_json(text)
+    event: Event = _DECODER.decode(text)
+    return event

@@ -6,7 +6,8 @@ No row guesses. Whatever is not covered by rows 1 to 6 is row 7, unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cases.case import Action, Expectation, Reason
 from harness.cases.expectations import GRPC_STATUS
@@ -33,8 +34,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """All there is to judge one check by.
 
     `observation` is None where the agent told nothing of the probe, or where the probe was not sent since its lookup failed.
@@ -52,8 +52,7 @@ class Evidence:
     flows_on: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """How a probe was dropped, by its own drop flows: the first side that did. None where the agent does not tell."""
 
     side: Direction | None

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from harness.clusters.base import Observation
 from harness.engine.judge import own_flows
 from harness.model.cluster import ClusterState
@@ -24,8 +26,7 @@ _RESPONSE = 2
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Lesson:
+class _Lesson(Struct, frozen=True):
     """A name of an address that a node may know since `since`, and knows for sure from `sure` until `until`; ns since the epoch.
 
     After that it may know it still, as long as some connection is alive. What is never sure has `sure` after `until`.

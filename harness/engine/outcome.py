@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from harness.cases.case import Action, Expectation
 from harness.clusters.base import Observation
@@ -18,8 +19,7 @@ class Outcome(StrEnum):
     """Neither: the evidence does not suffice. Never counted as passed; the test fails in a category of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """The conclusion for one check: one source replica, one target replica, one family."""
 
     outcome: Outcome
@@ -29,8 +29,7 @@ class Judgement:
     """One sentence for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Struct, frozen=True):
     """One check of an expectation, with its evidence. `source` and `target` as reported: `backend[1]`, `backend[0]:8080/TCP`."""
 
     expectation: Expectation
@@ -49,8 +48,7 @@ class CheckResult:
     """Seconds until the expectation held, with `within`."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFinding:
+class PolicyFinding(Struct, frozen=True):
     """Something wrong or noteworthy about a policy itself: inert, rejected, idle, not as declared, uncovered."""
 
     ref: PolicyRef

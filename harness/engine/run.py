@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.case import Action
 from harness.clusters.base import Cluster, Observation
@@ -58,8 +61,7 @@ class Round:
     started: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prober:
+class Prober(Struct, frozen=True):
     """Sends and judges the checks of a phase on a cluster. `clock` counts seconds."""
 
     cluster: Cluster

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from harness.clusters.open import Hubble
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """`timeout` is in seconds; None means the cluster's default (1 s in the lab, 3 s on a real cluster)."""
 
     hubble: Hubble = Hubble.REQUIRE

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from harness.explain.miss import Miss, Misses, MissKind, Seen, of_selector
 from harness.explain.remedy import Remedy, remedy
@@ -18,8 +19,7 @@ _FEW = 2
 """More requirements than this missed is not almost."""
 
 
-@dataclass(frozen=True, slots=True)
-class NearRule:
+class NearRule(Struct, frozen=True):
     """A rule that selects the endpoint and does not match, with all that keeps it from it."""
 
     ref: RuleRef
@@ -27,16 +27,14 @@ class NearRule:
     misses: tuple[Miss, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NearPolicy:
+class NearPolicy(Struct, frozen=True):
     """A policy with rules for this direction that does not select the endpoint, by one requirement only."""
 
     ref: PolicyRef
     miss: Miss
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One direction. `endpoint` is whose policy it is; `verdict` is the evaluator's own.
 
     `denying` are the policies that put the endpoint into default deny. `silent` are the rules among `verdict.rules` that let the connection
@@ -62,8 +60,7 @@ class Side:
         return self.verdict.decision in (Decision.ALLOW, Decision.NOT_APPLICABLE) and self.verdict.l7 is not L7Decision.DENY
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """Everything there is to say. `remedy` is None where the traffic is allowed."""
 
     traffic: Traffic

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.model.labels import ANY, CLUSTER_LABEL, K8S, NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX, RESERVED, SERVICE_ACCOUNT_LABEL
 from harness.model.traffic import Protocol, Request, RequestKind, Traffic
@@ -50,16 +52,14 @@ class MissKind(StrEnum):
     """Another kind of request is wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(Struct, frozen=True):
     """One requirement that fails; `text` is for people, as in `needs app=web, and shop/db has app=db`."""
 
     kind: MissKind
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """An identity as selectors see it, and what people call it."""
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.model.labels import CLUSTER_LABEL, NAMESPACE_LABEL
 from harness.model.traffic import Direction, Entity, EntityName, External, Family, Peer, PodRef, Protocol, Request, RequestKind, Traffic
@@ -22,8 +23,7 @@ _SPECIAL = re.compile(r"([.^$*+?{}()|\[\]\\])")
 _L3_ONLY = (Protocol.VRRP, Protocol.IGMP, Protocol.GRE, Protocol.IPIP, Protocol.IPV6, Protocol.ESP, Protocol.AH)
 
 
-@dataclass(frozen=True, slots=True)
-class Remedy:
+class Remedy(Struct, frozen=True):
     """`policies` to apply beside those there are (Kubernetes objects, one for each side that denies); empty where none can help.
 
     `note` says what else they do or, where there are none, why; `blocking` are the deny rules that stand in the way.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from harness.model.flow import DropReason, EventType, FiveTuple, Flow, FlowVerdict, LostEvents
 from harness.model.traffic import Direction, Protocol
@@ -44,8 +45,7 @@ def flow_key(five_tuple: FiveTuple) -> FlowKey:
     return (protocol, canonical(five_tuple.source), 0, canonical(five_tuple.destination), five_tuple.destination_port)
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(Struct, frozen=True):
     """How to recognise the flows of one probe. `destinations` are (address, port) in canonical spelling: what is dialled, then each
     backend it may be translated to. For ICMP the port is the type. Times are nanoseconds since the epoch."""
 

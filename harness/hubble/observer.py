@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
 import grpc.aio
+from msgspec import Struct
 
 from harness.errors import FlowsUnavailableError
 from harness.hubble.convert import Event, event_of
@@ -19,8 +19,7 @@ _OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
+class ServerStatus(Struct, frozen=True):
     """What the Observer says about itself. Node counts are None where it does not know (an agent's own Observer)."""
 
     version: str

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from harness.hubble.match import POLICY_DROPS
 from harness.model.cluster import ClusterState, Pod
 from harness.model.flow import DropReason, FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record
@@ -26,8 +28,7 @@ _DROPS = POLICY_DROPS | {DropReason.AUTH_REQUIRED}
 _REQUEST = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
+class Talk(Struct, frozen=True):
     """One kind of traffic and its connections: how many passed, and how many policy dropped."""
 
     traffic: Traffic
@@ -35,8 +36,7 @@ class Talk:
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Struct, frozen=True):
     """A cluster as its flows show it. `learned` are the names that its agents knew for addresses; `skipped` are flows (not replies) whose ends
     nothing tells."""
 

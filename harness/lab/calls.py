@@ -13,8 +13,9 @@ import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 import harness
 from harness import errors
@@ -28,8 +29,7 @@ _CREDENTIALS = struct.Struct("3i")
 """What SO_PEERCRED tells: process, user and group of who listens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A call by its name. `arguments` are JSON values, by name."""
 
     call: str

@@ -14,8 +14,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.cases.suggest import did_you_mean
 from harness.clusters.netns.launch import alive, parent_folder
@@ -31,8 +32,7 @@ _LONGEST_HOME = 64
 _UP = "`harness lab up CASE.yaml` starts one"
 
 
-@dataclass(frozen=True, slots=True)
-class LabFolder:
+class LabFolder(Struct, frozen=True):
     """The folder of one lab."""
 
     path: Path

@@ -12,9 +12,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.case import Case, PolicyObject
 from harness.clusters.base import Change
@@ -34,8 +35,7 @@ _LOOK = 10.0
 _NSSWITCH = "# Of the lab: names come from hosts and resolv.conf, and from nowhere else.\nhosts: files dns\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """`idle` is for how long (s) the lab stays up unused, 0 for ever; `phase` whose policies are in force at the start, '' for none."""
 
     case: Case

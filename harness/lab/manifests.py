@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from harness.cases.case import Case, EndpointSpec, Phase, PortSpec, ServicePortSpec, ServiceSpec
 from harness.cases.document import Items, Node, Table

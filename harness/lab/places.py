@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cases.case import Case, Placement
 from harness.cases.suggest import did_you_mean
@@ -17,8 +18,7 @@ DNS_SERVICE = "service:kube-system/kube-dns"
 _NODE = "node"
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """A place to run a program: a pod (`shop/web`), a node (`node/a`), `world` or `kube-apiserver`."""
 
     name: str
@@ -32,8 +32,7 @@ class Site:
         return self.name.removeprefix(f"{self.namespace}/").replace("/", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """The places of a deployed case."""
 
     case: Case

@@ -6,9 +6,10 @@ A rule is left alone where a proxy, authentication or a named range in its direc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
+
+from msgspec import Struct
 
 from harness.lint.containment import Containment, disjoint, selects_all_of
 from harness.model.labels import CIDR, K8S, NAMESPACE_LABEL
@@ -26,8 +27,7 @@ class How(Enum):
     """It allows what a deny rule denies, and deny wins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redundant:
+class Redundant(Struct, frozen=True):
     """`rule` decides nothing because of `by`."""
 
     rule: Rule

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from harness.cases.source import Place
 
 
@@ -21,8 +23,7 @@ class Severity(StrEnum):
         return list(Severity).index(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """Replaces the text of a place. Lines that the edit leaves blank go with it."""
 
     place: Place
@@ -35,8 +36,7 @@ def whole_lines(place: Place) -> tuple[Edit, ...]:
     return () if before.strip() else (Edit(place),)
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(Struct, frozen=True):
     """What a check yields. `fix` says what to do, in the imperative; `edits` do it where that changes no verdict."""
 
     place: Place

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from msgspec import Struct
+
 from harness.lint.containment import Containment, Identities, Symbolic
 from harness.lint.coverage import Redundant, redundant
 from harness.lint.policy import LintedPolicy
@@ -24,8 +26,7 @@ USUAL_SERVICE_RANGES = ("10.96.0.0/12", "10.43.0.0/16")
 """The same for services: kubeadm, k3s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
+class Ranges(Struct, frozen=True):
     """Addresses that CIDR rules never see. `stated`: by the user, so that wider rules are worth a word too."""
 
     pods: tuple[Prefix, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.document import Items, Node, Table, Text, parse_documents, place_at
 from harness.cases.manifests import POLICY_KINDS, plain
@@ -23,8 +24,7 @@ LISTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """One rule specification: `spec`, or an item of `specs`."""
 
     path: str
@@ -43,8 +43,7 @@ class Spec:
         return [self.table[key] for key, each, _ in LISTS if each is direction and key in self.table]
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(Struct, frozen=True):
     """An item of ingress, ingressDeny, egress or egressDeny, as written."""
 
     path: str
@@ -86,8 +85,7 @@ class Element:
                     yield f"{path}.rules.{kind}[{index}]", each
 
 
-@dataclass(frozen=True, slots=True)
-class LintedPolicy:
+class LintedPolicy(Struct, frozen=True):
     """A policy object of a file. `unit` numbers what is in force together without workloads: the objects of one file."""
 
     table: Table

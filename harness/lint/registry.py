@@ -6,10 +6,11 @@ import importlib
 import pkgutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 from harness.errors import UsageError
 from harness.lint.finding import Remark, Severity
@@ -22,8 +23,7 @@ Check: TypeAlias = "Callable[[LintedPolicy, Given], Iterator[Remark]]"
 """What a rule has to say about one policy, among all that are given."""
 
 
-@dataclass(frozen=True, slots=True)
-class LintRule:
+class LintRule(Struct, frozen=True):
     """One rule. `bad` and `good` are manifests, or the spec of a CiliumNetworkPolicy that selects app=web in the namespace shop."""
 
     id: str

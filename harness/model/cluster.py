@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.model.traffic import PodRef, Protocol
 
@@ -11,8 +12,7 @@ LOCAL_CLUSTER = "default"
 """The name of a Cilium cluster that was given none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerPort:
+class ContainerPort(Struct, frozen=True):
     """A port a pod declares. Named ports in policies resolve to it by name and protocol."""
 
     port: int
@@ -20,8 +20,7 @@ class ContainerPort:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(Struct, frozen=True):
     """A pod. Unless `host_network`, it is a Cilium endpoint; with it, it is its node's `host`."""
 
     ref: PodRef
@@ -33,16 +32,14 @@ class Pod:
     host_network: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(Struct, frozen=True):
     port: int
     target_port: int | str
     protocol: Protocol = Protocol.TCP
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """A Kubernetes Service. Without a selector its backends are `backends` (addresses outside the cluster)."""
 
     namespace: str
@@ -55,8 +52,7 @@ class Service:
     backends: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalHost:
+class ExternalHost(Struct, frozen=True):
     """A machine outside the cluster. `kube_apiserver`: the API server runs there (labels world and kube-apiserver). `ttl`: how many seconds
     DNS answers of its names are good for, None where nobody says."""
 
@@ -67,8 +63,7 @@ class ExternalHost:
     ttl: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CIDRGroup:
+class CIDRGroup(Struct, frozen=True):
     """A CiliumCIDRGroup."""
 
     name: str
@@ -76,8 +71,7 @@ class CIDRGroup:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterState:
+class ClusterState(Struct, frozen=True):
     """Everything the policy model needs to know about a cluster besides its policies.
 
     `namespaces` maps each namespace to its labels; `kubernetes.io/metadata.name` is added where it is missing.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+from msgspec import Struct, field
 
 from harness.model.traffic import Direction, Protocol
 from harness.model.verdict import PolicyRef
@@ -41,8 +42,7 @@ class EventType(IntEnum):
     L7 = 129
 
 
-@dataclass(frozen=True, slots=True)
-class FiveTuple:
+class FiveTuple(Struct, frozen=True):
     """Addresses and ports of a packet in its own direction. ICMP: source_port is 0, destination_port the type."""
 
     protocol: Protocol
@@ -61,8 +61,7 @@ class FiveTuple:
         return f"{self.protocol.value} {at(self.source, self.source_port)} -> {at(self.destination, self.destination_port)}"
 
 
-@dataclass(frozen=True, slots=True)
-class FlowEndpoint:
+class FlowEndpoint(Struct, frozen=True):
     """One end of a flow as Hubble reports it. `pod` is empty for what is not a pod."""
 
     identity: int = 0
@@ -75,8 +74,7 @@ class FlowEndpoint:
     """(kind, name) of each workload the pod belongs to."""
 
 
-@dataclass(frozen=True, slots=True)
-class L7Record:
+class L7Record(Struct, frozen=True):
     """The L7 part. kind: `http` or `dns`; type: 1 request, 2 response; `ttl` in seconds."""
 
     kind: str
@@ -94,8 +92,7 @@ class L7Record:
     ttl: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """One flow event. `time` is nanoseconds since the epoch; `drop_reason` a DropReason or another Cilium number."""
 
     time: int
@@ -146,8 +143,7 @@ class Flow:
         return self.verdict in (FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED)
 
 
-@dataclass(frozen=True, slots=True)
-class LostEvents:
+class LostEvents(Struct, frozen=True):
     """The Observer says that events were lost: nothing may be concluded from their absence. Times as in Flow; 0 where not told.
 
     `source` is a LostEventSource by name, or what the client itself noticed, such as `stream lost`."""

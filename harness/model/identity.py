@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from harness.model.labels import Labels
 
@@ -30,8 +31,7 @@ LOCAL_IDENTITY_MIN = 1 << 24
 """CIDR and FQDN identities, local to a node, start here (the local scope bit)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """A security identity. Endpoints with equal labels share one."""
 
     number: int

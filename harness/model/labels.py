@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 K8S = "k8s"
 RESERVED = "reserved"
@@ -20,8 +21,7 @@ SERVICE_ACCOUNT_LABEL = "io.cilium.k8s.policy.serviceaccount"
 """Keys that Cilium derives for pods (pkg/k8s/apis/cilium.io/const.go)."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Label:
+class Label(Struct, frozen=True, order=True):
     """One security label, printed as Cilium prints it: `source:key=value`."""
 
     source: str

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from harness.model.flow import FiveTuple
 from harness.model.traffic import Direction, Family, Protocol, Request, RequestKind
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Site:
+class Site(Struct, frozen=True, order=True):
     """A place where client and server code can run: a pod (`pod:ns/name`), a node (`node:a`), the outside (`world:IP`) or the
     API server's host (`kube-apiserver`). Clusters map it to a network namespace or a pod to exec into."""
 
@@ -21,8 +21,7 @@ class Site:
         return f"{self.kind}:{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """One packet exchange to attempt. `address` and `port` are what the client dials (a service's ClusterIP and port, say).
 
     `expected_servers` are the server names whose answer is the intended one. `liveness` marks the proof, from inside the target
@@ -88,8 +87,7 @@ class Ending(StrEnum):
     """The agent or exec itself broke; nothing may be concluded."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
+class ProbeResult(Struct, frozen=True):
     """What came back. `started` and `ended` are nanoseconds since the epoch on the client's clock, `five_tuple` what was really bound
     (None if the socket could not be made). `server_saw` is true if the target's server received this probe's nonce, whatever
     the client saw (for `sink` it is the answer). `status` is the HTTP code or the gRPC status."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 
 class Protocol(StrEnum):
@@ -67,8 +69,7 @@ class Direction(StrEnum):
     EGRESS = "egress"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PodRef:
+class PodRef(Struct, frozen=True, order=True):
     """A pod by namespace and name, printed `namespace/name`."""
 
     namespace: str
@@ -90,8 +91,7 @@ class EntityName(StrEnum):
     UNMANAGED = "unmanaged"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Entity:
+class Entity(Struct, frozen=True, order=True):
     """A reserved peer. `host` is always the node of the pod in question."""
 
     name: EntityName
@@ -100,14 +100,13 @@ class Entity:
         return str(self.name)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class External:
+class External(Struct, frozen=True, order=True):
     """An address outside the cluster, printed `world:IP`."""
 
     address: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", str(ipaddress.ip_address(self.address)))
+        force_setattr(self, "address", str(ipaddress.ip_address(self.address)))
 
     @property
     def family(self) -> Family:
@@ -130,8 +129,7 @@ class RequestKind(Enum):
     ICMP6 = "icmp6"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What is said above L4. HTTP: method, path, host, headers; grpc: path is `/pkg.Service/Method`; tls and lookup: name."""
 
     kind: RequestKind
@@ -153,8 +151,7 @@ class Request:
                 return str(self.kind.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """One unit of traffic for the evaluator: after service translation, so `port` is the backend's."""
 
     source: Peer
@@ -162,6 +159,6 @@ class Traffic:
     protocol: Protocol
     port: int
     """Destination port, 0 to 65535; for ICMP the message type."""
-    request: Request | None = field(default=None)
-    family: Family | None = field(default=None)
+    request: Request | None = None
+    family: Family | None = None
     """The addresses' family; matters to no L3/L4 rule between pods, given for ICMP and externals by themselves."""

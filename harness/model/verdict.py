@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from harness.model.traffic import Direction
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PolicyRef:
+class PolicyRef(Struct, frozen=True, order=True):
     """A policy object; a clusterwide one has an empty namespace. Printed `Kind/namespace/name` (clusterwide: `Kind//name`)."""
 
     kind: str
@@ -20,8 +20,7 @@ class PolicyRef:
         return f"{self.kind}/{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RuleRef:
+class RuleRef(Struct, frozen=True, order=True):
     """One rule of a policy by its path in the object, such as `ingress[0]`, `specs[1].egressDeny[0]` or (KNP) `ingress[0].from[1]`.
 
     Rules that Cilium adds itself have the policy kind `reserved`, e.g. the host allow.
@@ -70,8 +69,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionVerdict:
+class DirectionVerdict(Struct, frozen=True):
     """What one side decides. `rules` are those that decided: the matching allows, or the matching denies; empty for default
     deny and where nothing is enforced. `enforced` is false where no policy selects the subject in this direction.
     `selecting` are the policies that put the subject into default deny or otherwise select it in this direction."""
@@ -87,8 +85,7 @@ class DirectionVerdict:
     """For error and unknown: what is wrong or missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyVerdict:
+class PolicyVerdict(Struct, frozen=True):
     """The model's answer for one unit of traffic."""
 
     egress: DirectionVerdict
@@ -132,8 +129,7 @@ class PolicyStage(StrEnum):
     DECODE = "decode"
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyError:
+class PolicyError(Struct, frozen=True):
     """Why a policy is refused. Nothing of it is enforced (an earlier accepted version stays)."""
 
     stage: PolicyStage
@@ -145,8 +141,7 @@ class PolicyError:
         return f"{self.stage.value}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyStatus:
+class PolicyStatus(Struct, frozen=True):
     """How a policy stands in a cluster.
 
     `error`: refused. `selects`: what it selects there (`ns/pod` or node names). `inert` says why it does nothing at all, else ''.
@@ -155,6 +150,6 @@ class PolicyStatus:
 
     ref: PolicyRef
     error: PolicyError | None = None
-    selects: tuple[str, ...] = field(default=())
+    selects: tuple[str, ...] = ()
     inert: str = ""
     idle: tuple[str, ...] = ()

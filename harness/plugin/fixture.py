@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import linecache
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Phase, Rejected
 from harness.cases.document import Text, parse_documents

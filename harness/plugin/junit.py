@@ -20,16 +20,18 @@ class Junit:
         xml = self.config.stash.get(xml_key, None)
         if xml is None:
             return
+        from harness.engine.events import CheckFinished, RunStarted
+
         events = events_of(report)
         known = {name for name, _ in xml.global_properties}
         for event in events:
-            if event.kind == "run-started" and "harness.cluster" not in known:
+            if isinstance(event, RunStarted) and "harness.cluster" not in known:
                 for name in ("cluster", "cilium", "hubble", "simulated"):
                     xml.add_global_property(f"harness.{name}", str(getattr(event, name)).lower())
         if report.when != "call":
             return
         node = xml.node_reporter(report)
-        outcomes = [str(event.result.judgement.outcome) for event in events if event.kind == "check-finished" and not event.replayed]
+        outcomes = [str(event.result.judgement.outcome) for event in events if isinstance(event, CheckFinished) and not event.replayed]
         for outcome in dict.fromkeys(outcomes):
             node.add_property(f"harness.checks.{outcome}", str(outcomes.count(outcome)))
         if getattr(report, UNKNOWN, False) and node.nodes and node.nodes[-1].tag == "failure":

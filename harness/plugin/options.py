@@ -6,18 +6,17 @@ import importlib.util
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from harness.errors import HarnessError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option: `--NAME`, the ini key `harness_NAME` and the environment variable `HARNESS_NAME`."""
 
     name: str
@@ -72,8 +71,7 @@ FLAGS = (
 """What a cluster that is not ours must be allowed explicitly: on the command line only."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True):
     """What is in force. `None` and '' mean: the cluster's default. `repeat` are the words that set the same on a command line."""
 
     cluster: str

@@ -6,7 +6,8 @@ What is decided is a matter of identities: each side's endpoint has a table (`su
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.errors import ScenarioError
 from harness.model.cluster import ClusterState, Pod
@@ -28,8 +29,7 @@ _OPEN = DirectionVerdict(Decision.ALLOW)
 _OPEN_L7 = DirectionVerdict(Decision.ALLOW, l7=L7Decision.ALLOW)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
+class _Plain(Struct, frozen=True):
     """A pod with a policy of its own: the position of its identity, and its tables."""
 
     position: int

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from harness.model.cluster import ClusterState, Pod
 from harness.model.identity import CLUSTER_IDENTITY_MIN, LOCAL_IDENTITY_MIN, Identity, ReservedIdentity
@@ -138,8 +139,7 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The identities that a selector selects for certain, and those of which an input is missing to tell."""
 
     certain: int

@@ -7,8 +7,11 @@ A merge that cannot be is a `MergeConflict`: Cilium then computes no policy for 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.model.traffic import Protocol
 from harness.model.verdict import RuleRef
@@ -39,8 +42,7 @@ class MergeConflict(Exception):  # noqa: N818 - a condition of the policies, tur
     """Two rules for the same peers and port cannot both be."""
 
 
-@dataclass(frozen=True, slots=True)
-class SelectorPolicy:
+class SelectorPolicy(Struct, frozen=True):
     """What a filter says to the peers of one selector. `rules` are the rules it was merged from."""
 
     deny: bool

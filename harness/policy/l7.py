@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from harness.model.traffic import Request, RequestKind
 from harness.model.verdict import L7Decision
@@ -28,8 +29,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _ESCAPED_SLASH = re.compile(r"%(2f|5c)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Applicable:
+class Applicable(Struct, frozen=True):
     """An allow that matches the connection: its filter, its policy, and whether that it matches is certain."""
 
     filter: Filter | None
@@ -37,8 +37,7 @@ class Applicable:
     certain: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class L7Answer:
+class L7Answer(Struct, frozen=True):
     decision: L7Decision
     note: str = ""
 

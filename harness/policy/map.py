@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.model.identity import Identity
 from harness.model.traffic import PodRef
@@ -11,8 +12,7 @@ from harness.model.verdict import Decision, PolicyRef, RuleRef
 from harness.policy.rules import DNSRule, HTTPRule
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyRules:
+class ProxyRules(Struct, frozen=True):
     """What a proxy lets pass on connections that are redirected to it: whatever any part of this allows.
 
     `everything`: an allow without L7 rules matches too. `http` are the requests allowed over plain text, `server_names` the names of TLS
@@ -27,8 +27,7 @@ class ProxyRules:
     beyond: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """What happens to one protocol's ports `first..last` (both included; ICMP: types) from or to an identity.
 
     `protocol` is the IANA number, 0 for every protocol not named by another interval of the same identity. Intervals of one
@@ -47,8 +46,7 @@ class Interval:
     """What that proxy lets pass; None without a redirect."""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionPolicy:
+class DirectionPolicy(Struct, frozen=True):
     """One direction of one endpoint. `default` is what happens where no interval matches: ALLOW or DEFAULT_DENY.
 
     `by_identity` maps a peer's identity number to its intervals; an identity that is missing there has none. `enforced` is false
@@ -62,14 +60,12 @@ class DirectionPolicy:
     audit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPolicy:
+class EndpointPolicy(Struct, frozen=True):
     ingress: DirectionPolicy
     egress: DirectionPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyMaps:
+class PolicyMaps(Struct, frozen=True):
     """Everything a datapath needs. Equal endpoints share one EndpointPolicy object, so `is` tells what must be rewritten once.
 
     `ipcache` maps an address prefix (text, as `203.0.113.0/24` or `0.0.0.0/0`) of what is outside the cluster to its identity;

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
+
+from msgspec import Struct
 
 from harness.errors import UsageError
 
@@ -14,8 +15,7 @@ DEFAULT_CILIUM = "1.20"
 ENFORCEMENT_MODES = ("default", "always", "never")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """`cilium` is a minor version of SUPPORTED (a patch level is accepted and ignored by `Options.of`)."""
 
     cilium: str = DEFAULT_CILIUM
@@ -68,8 +68,8 @@ class Options:
 
 
 OPTION_NAMES: Mapping[str, str] = {
-    each.name.split("_")[0] + "".join(part.title() for part in each.name.split("_")[1:]): each.name
-    for each in fields(Options)
-    if each.name not in ("cilium", "enforcement", "names_unknown", "cidr_match_mode")
+    each.split("_")[0] + "".join(part.title() for part in each.split("_")[1:]): each
+    for each in Options.__struct_fields__
+    if each not in ("cilium", "enforcement", "names_unknown", "cidr_match_mode")
 }
 """camelCase, as in scenarios, to the field."""

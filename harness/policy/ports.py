@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.model.traffic import Protocol
 from harness.policy.evaluate import Evaluator
@@ -12,8 +13,7 @@ from harness.policy.subjects import port_names
 from harness.policy.table import ALL_PORTS
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PortClass:
+class PortClass(Struct, frozen=True, order=True):
     """Ports `first..last` (both included; ICMP: types) of a protocol, all of them treated alike by every policy."""
 
     protocol: Protocol

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 _LENGTH = re.compile(r"(0|[1-9][0-9]{0,2})", re.ASCII)
 _BITS = {4: 32, 6: 128}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Prefix:
+class Prefix(Struct, frozen=True, order=True):
     """An address range, host bits cleared. `version` is 4 or 6."""
 
     version: int

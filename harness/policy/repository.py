@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.model.verdict import PolicyError, PolicyRef
 from harness.policy.options import Options
@@ -14,8 +15,7 @@ from harness.policy.prefix import Prefix
 from harness.policy.rules import CIDRGroupSelector, CIDRSelector, Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """`enforced` are the accepted policies in order of first application. `errors` are the refused ones; where an update was
     refused, its reference is in both: the earlier version stays enforced.
 

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from harness.model.traffic import Direction, Protocol
 from harness.model.verdict import PolicyError, PolicyRef, RuleRef
@@ -36,8 +37,7 @@ class Operator(StrEnum):
     DOES_NOT_EXIST = "DoesNotExist"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """One condition on a label. `source` `any` matches the key in every source."""
 
     source: str
@@ -56,19 +56,13 @@ class Requirement:
                 return f"{key} {self.operator.value} [{', '.join(self.values)}]"
 
 
-@dataclass(frozen=True, slots=True)
-class LabelSelector:
-    """Requirements, all of which must hold: those of matchLabels by key, then matchExpressions in order. Empty: everything."""
+class LabelSelector(Struct, frozen=True, cache_hash=True):
+    """Requirements, all of which must hold: those of matchLabels by key, then matchExpressions in order. Empty: everything.
+
+    Its hash is kept: selectors are keys everywhere.
+    """
 
     requirements: tuple[Requirement, ...] = ()
-    _hash: int = field(init=False, repr=False, compare=False, default=0)
-    """Kept: selectors are keys everywhere."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash(self.requirements))
-
-    def __hash__(self) -> int:
-        return self._hash
 
     @property
     def is_wildcard(self) -> bool:
@@ -78,8 +72,7 @@ class LabelSelector:
         return ", ".join(map(str, self.requirements)) or "{}"
 
 
-@dataclass(frozen=True, slots=True)
-class CIDRSelector:
+class CIDRSelector(Struct, frozen=True):
     """What lies in `prefix` and in none of `excepts`. Only identities with a world label, unless the agent's match mode says more."""
 
     prefix: Prefix
@@ -89,8 +82,7 @@ class CIDRSelector:
         return f"{self.prefix} except {', '.join(map(str, self.excepts))}" if self.excepts else str(self.prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class CIDRGroupSelector:
+class CIDRGroupSelector(Struct, frozen=True):
     """The prefixes of CiliumCIDRGroup objects: the one called `name`, or those that `labels` selects."""
 
     name: str = ""
@@ -101,8 +93,7 @@ class CIDRGroupSelector:
         return f"CIDR group {self.name}" if self.name else f"CIDR groups with {self.labels}"
 
 
-@dataclass(frozen=True, slots=True)
-class FQDNSelector:
+class FQDNSelector(Struct, frozen=True):
     """Addresses that DNS taught for names that match. Exactly one of the two is set."""
 
     match_name: str = ""
@@ -112,8 +103,7 @@ class FQDNSelector:
         return self.match_name or self.match_pattern
 
 
-@dataclass(frozen=True, slots=True)
-class GroupsSelector:
+class GroupsSelector(Struct, frozen=True):
     """Cloud provider groups (fromGroups, toGroups): what they hold is known to the cloud only."""
 
     text: str
@@ -125,8 +115,7 @@ class GroupsSelector:
 PeerSelector: TypeAlias = LabelSelector | CIDRSelector | CIDRGroupSelector | FQDNSelector | GroupsSelector
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSelector:
+class ServiceSelector(Struct, frozen=True):
     """An item of toServices. `namespace` '' matches every namespace."""
 
     namespace: str
@@ -134,8 +123,7 @@ class ServiceSelector:
     labels: LabelSelector | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PortProtocol:
+class PortProtocol(Struct, frozen=True):
     """One port. `protocol` None is ANY: TCP, UDP and SCTP. `name` is a named port in lower case, with `port` 0.
 
     Port 0 means all ports (a name aside). `end_port` is as written; 0 where there is none.
@@ -157,8 +145,7 @@ class Mismatch(StrEnum):
     REPLACE = "REPLACE"
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderMatch:
+class HeaderMatch(Struct, frozen=True):
     """`value` '' asks for presence. `secret`: the value is in a Secret (`namespace/name`), which the model cannot read."""
 
     name: str
@@ -167,8 +154,7 @@ class HeaderMatch:
     secret: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HTTPRule:
+class HTTPRule(Struct, frozen=True):
     """Fields AND; '' is no restriction. path, method and host are RE2, matched in full. `headers` as written."""
 
     path: str = ""
@@ -178,14 +164,12 @@ class HTTPRule:
     header_matches: tuple[HeaderMatch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DNSRule:
+class DNSRule(Struct, frozen=True):
     match_name: str = ""
     match_pattern: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TLSContext:
+class TLSContext(Struct, frozen=True):
     """A reference to certificates; only its identity matters here."""
 
     secret: str
@@ -203,8 +187,7 @@ class Parser(IntEnum):
     CRD = 126
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """A custom Envoy listener. `priority` 0: not given."""
 
     name: str
@@ -213,8 +196,7 @@ class Listener:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PortRule:
+class PortRule(Struct, frozen=True):
     """An item of toPorts, or (`icmps`) ICMP types in the place of ports. `other_l7` is kafka or an l7proto of 1.19 and earlier."""
 
     ports: tuple[PortProtocol, ...]
@@ -252,8 +234,7 @@ class AuthMode(StrEnum):
         return {AuthMode.DISABLED: 0, AuthMode.REQUIRED: 1, AuthMode.ALWAYS_FAIL: 2}[self]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One element of a direction's list (KNP: one peer of a rule), as Cilium flattens policies.
 
     `peers` None selects nobody; `()` restricts nothing if `ports` is not empty, else the rule carries default deny only.
@@ -274,8 +255,7 @@ class Rule:
     """Cilium's processing order: resource id, index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """A policy object. With `error` it is refused and has no rules. `log` maps a rule's spec path to its log value."""
 
     ref: PolicyRef

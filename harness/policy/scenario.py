@@ -6,8 +6,9 @@ The format is fixed; unknown keys are ignored so that test vectors may carry exp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from harness.errors import HarnessError, ScenarioError
 from harness.model.cluster import LOCAL_CLUSTER, CIDRGroup, ClusterState, ContainerPort, ExternalHost, Pod, Service, ServicePort
@@ -31,8 +32,7 @@ _PLAIN_FLOW = ("src", "dst", "protocol", "port")
 _NOT_APPLICABLE = Decision.NOT_APPLICABLE
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(Struct, frozen=True):
     """One end of flows where what it is does not depend on the other end."""
 
     egress: DirectionTable | None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import re2
+from msgspec import Struct
 
 from harness.policy.prefix import parse_prefix
 
@@ -22,8 +22,7 @@ Check: TypeAlias = Callable[[Any, str], Problem | None]
 """Looks at a value at a path; the first problem or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownField:
+class UnknownField(Struct, frozen=True):
     """A field that no schema has. `path` ends with its name, `known` are the names that might have been meant."""
 
     path: str

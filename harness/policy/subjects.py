@@ -7,9 +7,11 @@ pkg/policy/l4.go (toMapState: ports, ranges, named ports).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.model.cluster import ClusterState, ContainerPort, Pod, Service
 from harness.model.labels import CLUSTER_LABEL, K8S, NAMESPACE_LABEL, Label
@@ -42,8 +44,7 @@ ENDPOINT_ENTITIES = (EntityName.HEALTH, EntityName.INIT, EntityName.INGRESS)
 """Entities that are Cilium endpoints themselves, so policies select them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """An endpoint that policy is enforced for. `name` is for people; `node` '' where it does not matter."""
 
     name: str
@@ -53,8 +54,7 @@ class Subject:
     host: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """What one table is made of: the places of the rules that select the endpoint, and the named ports of its own that they use."""
 
     direction: Direction

@@ -7,8 +7,9 @@ precedence are Cilium's (pkg/policy/mapstate.go, bpf/lib/policy.h).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from harness.model.verdict import Decision, PolicyRef, RuleRef
 from harness.policy.l4 import Filter, SelectorPolicy
@@ -22,8 +23,7 @@ Span: TypeAlias = tuple[int, int, int]
 """Protocol, first and last port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """`protocol` 0 is every protocol. `certain` and `maybe` are sets of identities; `wildcard` says that it is for every peer."""
 
     protocol: int
@@ -44,16 +44,14 @@ class Entry:
         return not self.protocol, self.last - self.first
 
 
-@dataclass(frozen=True, slots=True)
-class PeerEntry:
+class PeerEntry(Struct, frozen=True):
     """An entry as it applies to one peer."""
 
     entry: Entry
     certain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What the entries that match a peer, protocol and port say together."""
 
     decision: Decision
@@ -64,8 +62,7 @@ class Outcome:
     note: str = ""
 
 
-@dataclass(slots=True)
-class DirectionTable:
+class DirectionTable(Struct):
     """The policy of one endpoint (or of all that are alike) in one direction. `key` numbers tables within an evaluator."""
 
     key: int

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.errors import Location, PolicyFileError
 from harness.model.cluster import CIDRGroup, ClusterState, ContainerPort, Pod, Service, ServicePort
@@ -32,8 +33,7 @@ WORKLOAD_KINDS = (*_TEMPLATES, "Namespace", "Node", "Service", "CiliumCIDRGroup"
 _PORTED = {each.value: each for each in Protocol if each.has_ports}
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """One object, as JSON values, and where it is written."""
 
     document: Mapping[str, Any]
@@ -83,8 +83,7 @@ class Manifest:
         return _PORTED[written]
 
 
-@dataclass(frozen=True, slots=True)
-class Workloads:
+class Workloads(Struct, frozen=True):
     """The state, and where each pod of it is written."""
 
     state: ClusterState

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from harness.model.flow import FiveTuple
 from harness.model.probe import Probe, ProbeResult
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """The client's socket is bound: told before it connects, so that flows can be matched to the probe. Time in ns since the epoch."""
 
     id: int

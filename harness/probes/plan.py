@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.model.probe import Probe, Site
 from harness.model.traffic import Direction, Family, Protocol, Request, RequestKind
@@ -18,8 +20,7 @@ ICMP_ECHO = 8
 ICMPV6_ECHO = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """One served port: where it runs, how to reach it there, and the name it gives in its answers."""
 
     name: str
@@ -30,8 +31,7 @@ class Server:
     serve: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """One exchange that is wanted: who dials what, and who may answer. `timeout` is in seconds.
 
     `servers` are those whose answer is the intended one (a service's backends); empty where nobody is meant to answer.
@@ -55,8 +55,7 @@ class Exchange:
 LifeKey: TypeAlias = tuple[Site, str, Protocol, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """The probes of one exchange. `life` are the proofs of life it rests on; none where they were not asked for."""
 
     probe: Probe
@@ -64,16 +63,14 @@ class Planned:
     life: tuple[Probe, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """`exchanges` are in the order they were wanted. Probes of one round may be sent together; rounds follow each other."""
 
     exchanges: tuple[Planned, ...]
     rounds: tuple[tuple[Probe, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """Numbers probes and gives each a nonce that no other probe of the run has. `run` is a random text of hexadecimal digits."""
 
     run: str

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 Span: TypeAlias = tuple[str, str]
 """A piece of text and its style: words of pytest's terminal writer such as `red bold`, or ''."""
 Line: TypeAlias = tuple[Span, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """`summary` is one line, for summaries and attributes; `where` is `file:line`."""
 
     summary: str

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
+from msgspec import Struct
 
 import harness
 from harness.clusters.base import Observation
@@ -25,8 +26,7 @@ EVIDENCE_SHOWN = 200
 """Passed checks of one phase that are told with their evidence; more would make the page heavy. Others always are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """One check as a row that unfolds."""
 
     title: str
@@ -37,8 +37,7 @@ class Evidence:
     unproven: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """One expectation with its checks."""
 
     action: str
@@ -50,8 +49,7 @@ class Statement:
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
+class Matrix(Struct, frozen=True):
     """Who (rows) reaches what (columns): for each cell the actions stated and the outcome, or None where nothing was stated."""
 
     sources: tuple[str, ...]
@@ -59,8 +57,7 @@ class Matrix:
     cells: dict[tuple[str, str], tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseView:
+class PhaseView(Struct, frozen=True):
     name: str
     nodeid: str
     outcome: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from harness.engine.events import Event
 from harness.reports.account import Account
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """What one test (or the opening and closing of a run) had to tell. `account` is there where it did not pass."""
 
     nodeid: str

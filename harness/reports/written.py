@@ -5,9 +5,10 @@ probed one, a namespace that nobody named. Not the policy model: what it cannot 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.case import Case, EndpointSpec, PolicyObject
 from harness.model.labels import NAMESPACE_LABEL
@@ -19,8 +20,7 @@ KUBERNETES = "NetworkPolicy"
 _NEAR = 0.75
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """A side of a check as its endpoint was declared."""
 
     shown: str
@@ -29,8 +29,7 @@ class Party:
     protocol: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One rule of one direction, with the words to read it by."""
 
     path: str
@@ -73,8 +72,7 @@ class Rule:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
+class _Port(Struct, frozen=True):
     port: str
     end: int
     protocol: str

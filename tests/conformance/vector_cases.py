@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.hosts import is_address
 from harness.model.traffic import Protocol
@@ -22,8 +23,7 @@ _HOSTS = frozenset({"host", "remote-node", "kube-apiserver"})
 _POD_KEYS = frozenset({"namespace", "name", "labels", "serviceAccount", "ports", "node"})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """One flow of a scenario that the cluster can send."""
 
     source: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement, Requirements
 from harness.cases.expectations import parse_expectation

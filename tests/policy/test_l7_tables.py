@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from harness.model.cluster import ClusterState
 from harness.model.traffic import PodRef, Protocol, Request, Traffic

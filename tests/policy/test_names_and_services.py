@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from harness.model.cluster import CIDRGroup, Service
 from tests.policy.policy_worlds import WORLD, app, ask, cnp, evaluator, ports, traffic

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.events import PhaseFinished, PhaseSkipped
+from harness.engine.events import PhaseFinished, PhaseSkipped, RunStarted
 from harness.engine.outcome import Outcome
 from harness.reports.html import EVIDENCE_SHOWN, HtmlReport
 from harness.reports.listener import Told
@@ -55,11 +55,13 @@ def page(ran, tmp_path: Path):
     def write(phases: str, *, whole: bool = False) -> Page:
         found = ran(phases, whole=whole)
         report = HtmlReport(tmp_path / "out" / "report.html")
-        report.hear(Told("", [event for event in found.events if event.kind == "run-started"]))
+        report.hear(Told("", [event for event in found.events if isinstance(event, RunStarted)]))
         for phase in found.case.phases:
             events = [event for event in found.events if getattr(event, "phase", "") == phase.name]
             account = (
-                found.account(phase.name) if any(event.kind == "phase-finished" and event.outcome != "passed" for event in events) else None
+                found.account(phase.name)
+                if any(isinstance(event, PhaseFinished) and event.outcome != "passed" for event in events)
+                else None
             )
             report.hear(Told(f"test_case.yaml::{found.case.name}::{phase.name}", events, account, f"pytest {phase.name}"))
         report.close()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Phase, PolicyObject
 from harness.model.labels import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT_LABEL
@@ -33,8 +35,7 @@ class Kind(StrEnum):
     TYPO = "selector value mistyped"
 
 
-@dataclass(frozen=True, slots=True)
-class Mutant:
+class Mutant(Struct, frozen=True):
     """A case with one mistake in it. `first` is the index of the first phase that the mistake can affect.
 
     `idle`: the policy is declared inert or rejected there, so by its nature most of what it says changes nothing.

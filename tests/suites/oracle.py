@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from harness.cases.case import Action, Case, Expectation, Party, PartyKind, Reason, Serve, Target
 from harness.cases.resolver import RESOLVER, with_resolver
@@ -30,8 +31,7 @@ Learned: TypeAlias = dict[str, dict[str, set[str]]]
 _REASONS = {Decision.DEFAULT_DENY: Reason.DEFAULT_DENY, Decision.DENY_RULE: Reason.DENY_RULE, Decision.AUTH: Reason.AUTH}
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """Traffic that an expectation speaks of. `lookup` is what the client asks before, where the target is a name."""
 
     traffic: Traffic
@@ -44,8 +44,7 @@ class Unit:
         return self.traffic if request is not None and request.kind is RequestKind.LOOKUP else self.lookup
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What the model says of one expectation: a verdict for each unit of traffic, and whether it is as stated in every point."""
 
     verdicts: tuple[Verdict, ...]

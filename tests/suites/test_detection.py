@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from harness.cases.load import find_case_files, load_cases
 from harness.clusters.netns import probe_capabilities
@@ -34,8 +34,7 @@ MOST_EQUIVALENT = 0.10
 SAMPLE, SEED = 60, 20260
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """A mutant, and whether the model says that it must fail: some expectation gets another verdict, or is no longer as stated."""
 
     mutant: Mutant

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.model.traffic import Entity, EntityName, External, Peer, PodRef, Protocol
 from harness.policy.evaluate import Evaluator
@@ -14,8 +15,7 @@ from harness.policy.reachrows import Port, Reach
 OTHERS: tuple[Peer, ...] = (Entity(EntityName.HOST), Entity(EntityName.REMOTE_NODE))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """Targets alike on one port. `codes` has a Reach for each of the matrix' sources, in their order."""
 
     targets: tuple[Peer, ...]
@@ -28,8 +28,7 @@ class Row:
         return str(self.port) + ("" if self.protocol is Protocol.TCP else f"/{self.protocol}")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Peers of a namespace that are alike: as sources in every row, and as targets of the same rows."""
 
     peers: tuple[Peer, ...]
@@ -39,8 +38,7 @@ class Group:
     """In which they are targets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
+class Matrix(Struct, frozen=True):
     """All rows. `world` is the address that stands for all that no policy names."""
 
     rows: tuple[Row, ...]

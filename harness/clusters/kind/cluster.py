@@ -3,7 +3,7 @@ of the run that made it. One that `harness cluster up` made stays."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement
 from harness.clusters.base import Capabilities

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.clusters.kind.program import HELM
 from harness.errors import ClusterError, ProgramError
@@ -19,8 +20,7 @@ _UNREACHABLE = re.compile(r"cannot be reached|no such host|dial tcp|i/o timeout|
 """What Helm 3 says of a repository, and of a chart or version in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """Where a chart comes from: a folder, an archive, an `oci://` reference, or with `repository` a name there. `version` '': its newest."""
 
     reference: str
@@ -55,8 +55,7 @@ class Chart:
         return error
 
 
-@dataclass(frozen=True, slots=True)
-class Deployed:
+class Deployed(Struct, frozen=True):
     """A release as it stands. `version` is the chart's."""
 
     version: str
@@ -64,8 +63,7 @@ class Deployed:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """A release by name and namespace, on the cluster of a kubeconfig's context."""
 
     name: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 import harness
 from harness.cases.suggest import did_you_mean
@@ -17,8 +17,7 @@ DEFAULT_PROFILE = "default"
 _FOLDER = Path("ci") / "profiles"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """Values by their file. `name` is what a user calls it."""
 
     name: str

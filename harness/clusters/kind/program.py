@@ -9,7 +9,8 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.errors import ProgramError, ProgramMissingError
 
@@ -17,8 +18,7 @@ _ENDS_WITHIN = 10.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """One program by its name on PATH. `install` tells a person how to get it."""
 
     name: str

@@ -6,9 +6,9 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 from kubernetes.client.exceptions import ApiException
+from msgspec import Struct
 
 from harness.clusters.kind import nodes, outside, ready
 from harness.clusters.kind.bundle import Bundle
@@ -28,8 +28,7 @@ READY_WITHIN = 900.0
 _CONFLICT = 409
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """A cluster as it stands: absent, not ours, half made, stopped, not ready or ready. `late` is what is not ready."""
 
     name: str
@@ -38,8 +37,7 @@ class Status:
     late: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Provisioner:
+class Provisioner(Struct, frozen=True):
     """Works on the clusters of this machine's records. `within` is how long Cilium may take to become ready (s)."""
 
     records: Records

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import kubernetes
+from msgspec import Struct
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, said
@@ -18,8 +18,7 @@ _EVERY = 1.0
 _NAMED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+class Late(Struct, frozen=True):
     """Something that is not ready. `why` is what its pods say."""
 
     what: str

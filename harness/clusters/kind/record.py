@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from harness.clusters.kubernetes.roster import Roster, default_folder, is_in
 from harness.errors import ClusterError
@@ -18,8 +19,7 @@ LOCK_WAIT = 1800.0
 """Seconds to wait for another process that makes or removes the same cluster."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A cluster. `stays`: made by `harness cluster up`, so no run removes it. `ready` False: it is being made, or who made it was killed."""
 
     name: str
@@ -77,7 +77,7 @@ class Records:
 
     def note(self, record: Record, **changes: object) -> Record:
         """The record with these fields changed, written."""
-        return self.write(replace(record, **changes))  # type: ignore[arg-type]  # mypy has no types for keyword arguments passed on
+        return self.write(replace(record, **changes))
 
     def forget(self, name: str) -> None:
         for path in (self._file(name), self.kubeconfig(name)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.clusters.kind.helm import Chart
 from harness.clusters.kind.profile import DEFAULT_PROFILE, Profile
@@ -20,8 +21,7 @@ _LONGEST = 50
 _MINOR = re.compile(r"\d+\.\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A cluster as it shall be. `cilium`, `profile` '': whatever is there, or else the default.
 
     `chart`: a folder, an archive or an `oci://` reference instead of Cilium's own repository. `kubernetes`: a node image, or '' for kind's own.

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.clusters.base import Capabilities
 from harness.clusters.kubernetes.client import API_ERRORS, Api
@@ -42,8 +43,7 @@ _NOT_HERE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
+class AgentStatus(Struct, frozen=True):
     """What an agent says of itself (`cilium-dbg status -o json`). None where it does not say. `services`: it can list the services it knows."""
 
     encryption: str | None = None
@@ -54,8 +54,7 @@ class AgentStatus:
     services: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What was found out about a cluster. `config` None: cilium-config may not be read. `nodes` are those that pods may go to."""
 
     version: str

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement
 from harness.cases.state import cluster_state, spread
@@ -46,8 +49,7 @@ _BACK = 3.0
 """How long a lost stream of flows may take to come back before probes are sent without it (s)."""
 
 
-@dataclass(frozen=True, slots=True)
-class KubernetesOptions:
+class KubernetesOptions(Struct, frozen=True):
     """What a user may say. `cilium` is what to take for the version where the cluster does not say it; `flows`: whether to read any, and
     `require_flows`: whether it is an error when there are none."""
 

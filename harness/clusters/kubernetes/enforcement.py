@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.clusters.kubernetes.capabilities import AgentStatus, parse_status
 from harness.clusters.kubernetes.client import API_ERRORS, Api
@@ -26,8 +27,7 @@ _STATUS = f"{_TOOL}$c status -o json; echo; echo '{_SERVICES}'; $c service list 
 _CONTAINER = "cilium-agent"
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointView:
+class EndpointView(Struct, frozen=True):
     """One endpoint as its agent reports it."""
 
     state: str
@@ -35,8 +35,7 @@ class EndpointView:
     identity: int
 
 
-@dataclass(frozen=True, slots=True)
-class AgentView:
+class AgentView(Struct, frozen=True):
     """What one agent has: its policies by uid (with their marks), its revision, and the endpoints of pods."""
 
     revision: int
@@ -44,8 +43,7 @@ class AgentView:
     endpoints: Mapping[PodRef, EndpointView]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What every agent must have: uid to mark ('' for any version), and uids that must be gone."""
 
     present: Mapping[str, str] = field(default_factory=dict)

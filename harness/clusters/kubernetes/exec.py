@@ -8,10 +8,10 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.stream import stream
+from msgspec import Struct
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, said
 from harness.model.traffic import PodRef
@@ -22,8 +22,7 @@ _OPENING = threading.BoundedSemaphore(16)
 _READ_AT_ONCE = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a command ended. `code` None: unknown, and `why` says what broke; `opened` is false where it never began."""
 
     code: int | None
@@ -31,8 +30,7 @@ class Exit:
     opened: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     exit: Exit
     stdout: str
     stderr: str

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Expectation, Party, PartyKind, Target
 from harness.cases.names import WORLD
@@ -22,16 +23,14 @@ _OF_WORLD = Party(PartyKind.BUILTIN, WORLD)
 _HINT = "write `NAME: {addresses: [203.0.113.10], ports: [443]}`, NAME as the cases call it (`world` for any)"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """One external, as it really is."""
 
     addresses: tuple[str, ...]
     ports: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Externals:
+class Externals(Struct, frozen=True):
     """The file, read. `file` is how messages call it."""
 
     file: str = ""

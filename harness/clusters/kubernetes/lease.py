@@ -6,12 +6,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kubernetes
 from kubernetes.client.exceptions import ApiException
+from msgspec import Struct
 
 from harness.clusters.kubernetes import roster
 from harness.clusters.kubernetes.client import API_ERRORS, Api, failure
@@ -25,8 +25,7 @@ _LASTS = 120
 _CONFLICT = 409
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(Struct, frozen=True):
     """A Lease as it was read. `holder` is `host/boot` of the process that took it, `seconds` how long it lasts after `renewed`."""
 
     run: str

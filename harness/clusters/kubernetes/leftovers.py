@@ -4,11 +4,11 @@ that run, and by `harness sweep` for those that were killed."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from kubernetes.client.exceptions import ApiException
+from msgspec import Struct
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, failure, said
 from harness.clusters.kubernetes.run import CASE_ANNOTATION, RUN_LABEL
@@ -19,8 +19,7 @@ _GONE = frozenset({_NOT_FOUND, 409})
 """409: a namespace that is going already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of objects that are in no namespace, as the API serves it."""
 
     name: str
@@ -38,8 +37,7 @@ CLUSTERWIDE = (
 """What no namespace takes along when it goes. Of a kind with several versions the first that the cluster serves counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """One object of a run; what is inside a namespace goes with it. `going`: its deletion has been asked for already."""
 
     kind: Kind
@@ -53,8 +51,7 @@ class Leftover:
         return f"{self.kind.name} {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """`unseen` says of which kinds nothing can be known, and why."""
 
     leftovers: tuple[Leftover, ...]

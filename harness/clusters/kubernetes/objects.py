@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.case import Case, EndpointSpec, ServiceSpec
 from harness.clusters.kubernetes.externals import WITNESS
@@ -32,8 +33,7 @@ _LONGEST = 63
 """Characters of a pod's name: it is its hostname too."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaseObjects:
+class CaseObjects(Struct, frozen=True):
     """Everything of a case, in the cluster's names. `pods` maps the case's pods to where they are."""
 
     namespaces: tuple[Mapping[str, Any], ...]

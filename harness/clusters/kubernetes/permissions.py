@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import kubernetes
+from msgspec import Struct
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, failure
 from harness.errors import ClusterError
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(Struct, frozen=True):
     """A verb on a resource, such as `create pods/exec`. `namespace` '' is every namespace."""
 
     verb: str

@@ -8,8 +8,10 @@ import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from harness.clusters.kubernetes import nodes
 from harness.clusters.kubernetes.client import API_ERRORS, Api

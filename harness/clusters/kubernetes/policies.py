@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubernetes.client.exceptions import ApiException
+from msgspec import Struct
 
 from harness.cases.case import PolicyObject
 from harness.clusters.kubernetes.client import API_ERRORS, Api, failure, said
@@ -23,8 +24,7 @@ MARK = "policy-harness-revision"
 _REFUSED = frozenset({400, 422})
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True):
     """A policy that the API server has. `mark` is '' for one that was never replaced; `condition` is the verdict that stood before."""
 
     uid: str

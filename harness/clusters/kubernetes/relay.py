@@ -6,12 +6,12 @@ import base64
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import grpc
 from kubernetes.stream import portforward, ws_client
+from msgspec import Struct
 from websocket import WebSocketException
 
 from harness.clusters.kubernetes.client import API_ERRORS, Api, said
@@ -24,8 +24,7 @@ _SERVER_NAME = "harness.hubble-relay.cilium.io"
 _CHUNK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(Struct, frozen=True):
     """A pod of Relay that is ready, and the port it listens on."""
 
     namespace: str

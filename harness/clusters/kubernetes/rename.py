@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.errors import ClusterError
 from harness.model.cluster import CIDRGroup
@@ -38,8 +40,7 @@ def unique(name: str, suffix: str, longest: int = _LONGEST_NAMESPACE) -> str:
     return f"{kept}-{digest}-{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
-class Renaming:
+class Renaming(Struct, frozen=True):
     """The names of one case on the cluster. `namespaces` maps the case's to the cluster's."""
 
     namespaces: Mapping[str, str]

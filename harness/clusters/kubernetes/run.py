@@ -8,7 +8,8 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.clusters.kubernetes import roster
 
@@ -21,8 +22,7 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _LENGTH = 6
 
 
-@dataclass(frozen=True, slots=True)
-class RunId:
+class RunId(Struct, frozen=True):
     """A run on a cluster, and which worker of it this process is. `id` is unique among all runs with overwhelming probability (27^6)."""
 
     worker: str = ""

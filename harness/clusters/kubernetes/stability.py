@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, count, islice, zip_longest
+
+from msgspec import Struct
 
 from harness.cases.case import Case, Placement, Serve
 from harness.model.probe import Ending, Probe, ProbeResult, Site
@@ -26,8 +27,7 @@ _TIMEOUT = 0.5
 _BETWEEN = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """A connection to look at: from one pod to a port of another, at this address."""
 
     source: PodRef
@@ -36,8 +36,7 @@ class Path:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stability:
+class Stability(Struct, frozen=True):
     """What was found: how many connections, how many of them otherwise than the model says, and after how many rounds."""
 
     paths: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from harness.clusters.kubernetes import lease, leftovers, roster
 from harness.clusters.kubernetes.client import Api
@@ -18,8 +19,7 @@ _WITHIN = 120.0
 _PAUSE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run by what it left. `here`: whether a process of it lives on this machine, None where that cannot be known."""
 
     id: str
@@ -44,8 +44,7 @@ class Run:
         return not lives and now - self.created >= least
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """`unseen` says of which kinds nothing is known, and why."""
 
     runs: tuple[Run, ...]

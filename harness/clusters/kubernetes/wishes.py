@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.suggest import did_you_mean
 from harness.errors import UsageError
@@ -18,8 +19,7 @@ _VALUE = re.compile(r"([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
-class Toleration:
+class Toleration(Struct, frozen=True):
     """Of which taints it takes no notice. `value` None: whatever the taint's value; `effect` '': whatever its effect."""
 
     key: str
@@ -39,16 +39,14 @@ class Toleration:
         return {"key": self.key, **how, **({"effect": self.effect} if self.effect else {})}
 
 
-@dataclass(frozen=True, slots=True)
-class PullSecret:
+class PullSecret(Struct, frozen=True):
     """A secret that the image is pulled with. It is copied from `namespace` to those of the run; '': somebody else puts it there."""
 
     name: str
     namespace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PodOptions:
+class PodOptions(Struct, frozen=True):
     """What a user may say about the pods."""
 
     image: str = DEFAULT_IMAGE

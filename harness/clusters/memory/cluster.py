@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
+
+from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement
 from harness.clusters.base import Capabilities, Change, Enforcement, Observation

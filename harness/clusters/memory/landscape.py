@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from msgspec import Struct
+
 from harness.cases.case import Case, EndpointSpec, Placement, PortSpec
 from harness.cases.resolver import with_resolver
 from harness.cases.state import cluster_state, external_addresses
@@ -22,8 +24,7 @@ API_SERVER = ("172.18.0.254", "fd00:18::fe")
 _DNS_PORTS = {(Protocol.UDP, 53): "dns", (Protocol.TCP, 53): "dns"}
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """One thing with addresses. `serves` maps protocol and port to what is spoken there; None: it answers on every port."""
 
     server: str
@@ -55,8 +56,7 @@ class Machine:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualAddress:
+class VirtualAddress(Struct, frozen=True):
     """A service's ClusterIP: where each of its ports leads."""
 
     name: str

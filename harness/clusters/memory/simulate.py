@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.model.flow import DropReason, EventType, FiveTuple, Flow, FlowEndpoint, FlowVerdict, L7Record
 from harness.model.probe import Ending, Probe, ProbeResult
@@ -21,8 +22,7 @@ _NXDOMAIN = 3
 _REFUSED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Where a simulated probe goes: both ends as flows show them, the tuple after service translation, and who would answer."""
 
     five_tuple: FiveTuple

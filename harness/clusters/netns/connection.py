@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.clusters.base import Observation
 from harness.clusters.netns import launch
@@ -28,8 +29,7 @@ _CATCH_UP = 30.0
 _END = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class LabOptions:
+class LabOptions(Struct, frozen=True):
     """`cilium` is the version that the lab claims; `flows`: whether flows are made and served; `worker` names it among those of a run.
 
     `pods` are made ready on each of two nodes at the start; more are made when a case needs them. `hubble_listen` (`host:port`) serves

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.clusters.netns.dns.local import Local
 from harness.errors import ClusterError
@@ -14,8 +15,7 @@ from harness.policy.map import DirectionPolicy, EndpointPolicy
 _OPEN = DirectionPolicy(enforced=False, default=Decision.ALLOW, by_identity={})
 
 
-@dataclass(frozen=True, slots=True)
-class Enforced:
+class Enforced(Struct, frozen=True):
     """`pods` are those of the case; `hosts` the host firewall's policies by node, none where it is off."""
 
     pods: Mapping[PodRef, EndpointPolicy] = field(default_factory=dict)

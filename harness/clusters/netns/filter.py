@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.clusters.netns import redirect, ruleset
 from harness.clusters.netns.kernel import Namespace
@@ -19,15 +23,14 @@ _HOST_BINDINGS = {Direction.EGRESS: "from_host", Direction.INGRESS: "to_host"}
 _REDIRECTS = ("redirect_from", "redirect_to4", "redirect_to6")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What a node must enforce. `peers` are exact addresses and their identities, `ranges` the prefixes, `pods` the policy by link."""
 
     revision: int
     peers: Mapping[str, int]
     ranges: Mapping[str, int]
     pods: Mapping[str, EndpointPolicy]
-    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Those of each of `pods`, by link."""
     host: EndpointPolicy | None = None
     """The host firewall's policy, which asks for no proxy; None where there is none."""

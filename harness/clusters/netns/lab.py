@@ -11,9 +11,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from harness.clusters.netns import speech, tls
 from harness.clusters.netns.clients import Clients

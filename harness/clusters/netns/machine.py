@@ -7,9 +7,10 @@ import resource
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.errors import LabUnavailableError
 
@@ -23,8 +24,7 @@ _USER_NAMESPACES = {
 _SCTP = 132
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """Whether a lab can run here; `why` and `hint` say what is missing and what to do, '' where nothing is."""
 
     usable: bool

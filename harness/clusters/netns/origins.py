@@ -3,8 +3,9 @@ Envoy cannot, so what is seen of its connections is told as if it did."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from harness.clusters.netns.packet import Packet
 from harness.clusters.netns.redirect import ProxyPort
@@ -15,8 +16,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """`port` is what the client sent from; `ingress_done`: the target's ingress rules were asked already."""
 
     port: int

@@ -12,7 +12,8 @@ proxy for a pod of the same node is sent round by loopback, to be redirected onc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.clusters.netns.ruleset import DELIVER, TABLE, TO_HOST, Label, log
 from harness.errors import ClusterError
@@ -37,8 +38,7 @@ _LOGS = ("proxied", "sent", "redirected_egress", "redirected_ingress")
 _LOOKUP = "meta mark . meta l4proto . th dport"
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyPort:
+class ProxyPort(Struct, frozen=True):
     """One port of a node's proxy: for connections to `target` that the same rules apply to. `number` is where the proxy listens."""
 
     number: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from harness.model.flow import DropReason
 from harness.model.traffic import Direction, Protocol
@@ -42,8 +43,7 @@ Range: TypeAlias = tuple[str, str, int]
 """First and last address, and the identity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(Struct, frozen=True):
     """What the kernel writes on the events it reports, and so what is known of an event besides the packet.
 
     `at` is the direction that dropped the packet, or the hook it passed. `new`: it opened a connection.
@@ -151,8 +151,7 @@ def labels(revision: int) -> Iterator[str]:
 # One direction of one endpoint's policy
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """What of a DirectionPolicy matters to packets, and nothing else: equal ones share a chain. Each map is a tuple of (key, decision)."""
 
     direction: Direction
@@ -291,8 +290,7 @@ def disjoint(prefixes: Mapping[str, int], version: int) -> tuple[Range, ...]:
 # Services
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
+class Forwarding(Struct, frozen=True):
     """One port of a service in one family: where it listens, and the backends that take turns."""
 
     address: str

@@ -7,8 +7,9 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.clusters.netns import speech, tls
 from harness.clusters.netns.dns import message
@@ -29,8 +30,7 @@ _HTTP = ("auto", "http", "tls")
 """What is served where HTTP is understood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(Struct, frozen=True):
     """One served port. `serve` is one of speech.SERVED."""
 
     name: str

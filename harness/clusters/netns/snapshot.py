@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from harness.clusters.netns.enforced import Enforced
 from harness.model.flow import FlowEndpoint
 from harness.model.identity import ReservedIdentity
@@ -19,8 +21,7 @@ RESERVED = "reserved"
 """The policy kind of rules that Cilium adds itself: no policy of the user's decided there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """Who has an address, as one node sees it. `node` is where the pod runs, or the node itself, whose host it is; '' for everybody else."""
 
     address: str
@@ -31,8 +32,7 @@ class Party:
     """What DNS taught the node of the address."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodPlace:
+class PodPlace(Struct, frozen=True):
     """Where a pod is."""
 
     node: str

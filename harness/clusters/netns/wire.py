@@ -11,10 +11,11 @@ import pickle
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from copyreg import dispatch_table
-from dataclasses import dataclass, fields
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from harness.cases.case import Case, Serve
 from harness.cases.resolver import PORTS, RESOLVER, with_resolver
@@ -28,7 +29,7 @@ from harness.model.traffic import PodRef, Protocol
 from harness.probes.agent import AgentEvent, Bound
 
 _LENGTH = struct.Struct("=I")
-_RESULT = attrgetter(*(field.name for field in fields(ProbeResult)))
+_RESULT = attrgetter(*ProbeResult.__struct_fields__)
 _RESULT_ENDING = 1
 _RESULT_TUPLE = 4
 
@@ -67,8 +68,7 @@ class Decoder:
             yield pickle.loads(frame)  # noqa: S301 -- from our own process, over a socket pair
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A request to the lab: a method of `Lab` by name. Number 0 asks for no answer."""
 
     number: int
@@ -76,8 +76,7 @@ class Call:
     arguments: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The answer to a call: its value, or the error as (message, hint)."""
 
     number: int
@@ -90,8 +89,7 @@ class Answer:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(Struct, frozen=True):
     """Events of probes, packed."""
 
     packed: tuple[tuple[Any, ...], ...]
@@ -138,8 +136,7 @@ def _unpack_tuple(packed: Sequence[Any]) -> FiveTuple:
 # What is deployed
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """A port to serve, of a pod or (`pod` is None) of the external of that name."""
 
     pod: PodRef | None
@@ -149,8 +146,7 @@ class Port:
     serve: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """What of a case the lab needs: the cluster's state, what is served, and the addresses of what is outside."""
 
     case: str

@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from harness.clusters.kind.cluster import KindCluster
 from harness.clusters.kind.provision import Provisioner

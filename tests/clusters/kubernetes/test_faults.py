@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cases.case import Action, Case, Expectation, Phase
 from harness.cases.load import find_case_files, load_cases
@@ -87,8 +88,7 @@ def in_rounds(case: Case, rounds: Mapping[str, Sequence[Phase]]) -> Case:
     return replace(case, phases=tuple(phases))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """What became of a phase, and of which checks it is not a pass."""
 
     outcome: Outcome

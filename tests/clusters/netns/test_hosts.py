@@ -7,11 +7,11 @@ same is a promise of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from harness.cases.case import Requirements
 from harness.clusters.netns.cluster import LabOptions, NetnsCluster

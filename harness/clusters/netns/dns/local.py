@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.clusters.netns.dns.learned import Learned
 from harness.model.cluster import ClusterState
@@ -15,8 +16,7 @@ from harness.policy.repository import Repository
 from harness.policy.rules import FQDNSelector
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """`evaluator` and `maps` know no names; `nodes` are the maps of those that do, `names` which these are, by node and address."""
 
     evaluator: Evaluator

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, A, DNSError, DNSHeader, DNSQuestion, DNSRecord, EDNSOption
+from msgspec import Struct
 
 from harness.model.traffic import Family
 
@@ -28,16 +28,14 @@ Zone = Callable[[str], "Answer | None"]
 """Answers a name in lower case without its last dot; None: there is no such name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The addresses of a name, and for how many seconds they hold."""
 
     addresses: tuple[str, ...]
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """What matters of a message. `addresses` and `ttl` (the least of its records', in seconds) are those of its answer."""
 
     name: str

@@ -9,8 +9,9 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.clusters.netns.dns import message, sockets
 from harness.clusters.netns.dns.message import Message
@@ -26,8 +27,7 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 -- in a namespace of the lab's own
 _LONGEST = 65535
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """A question or an answer that a node's proxy heard, between the client and the server that it meant. `ns` is how long the answer took."""
 
     node: str

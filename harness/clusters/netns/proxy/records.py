@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.clusters.netns.origins import Origins
 from harness.clusters.netns.proxy import config
@@ -19,8 +21,7 @@ _REQUEST, _RESPONSE = 1, 2
 _MS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """What a line says of one request, or of a connection that was refused."""
 
     node: str
