@@ -5,8 +5,9 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from harness.cases.case import Action, Case, Expectation, FamilyChoice, Party, PartyKind, PolicyObject, Reason, Target
 from harness.cases.document import Items, Node, Table, Text

@@ -8,7 +8,6 @@ request     = METHOD /path | "grpc" /pkg.Service/Method | "tls" server.name | "l
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -33,35 +32,39 @@ class GrammarError(Exception):
         self.hint = hint
 
 
-class Span(Struct, frozen=True):
-    """A part of the text. Never compared: two texts are equal if they say the same."""
+class Span(Struct, frozen=True, eq=False):
+    """A part of the text. Equal to every other: two sentences are equal if they say the same, wherever they say it."""
 
     start: int
     length: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Span)
+
+    def __hash__(self) -> int:
+        return hash(Span)
 
 
 _NOWHERE = Span(0, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTerm:
+class SourceTerm(Struct, frozen=True):
     """A source as named: an endpoint, an external, a built-in, `any` or an IP literal."""
 
     name: str
-    span: Span = field(default=_NOWHERE, compare=False)
+    span: Span = _NOWHERE
 
     def __str__(self) -> str:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class TargetTerm:
+class TargetTerm(Struct, frozen=True):
     """A target as named, with its port as written (number, name, or None) and its protocol (None: not said)."""
 
     name: str
     port: str | None = None
     protocol: Protocol | None = None
-    span: Span = field(default=_NOWHERE, compare=False)
+    span: Span = _NOWHERE
 
     def __str__(self) -> str:
         name = f"[{self.name}]" if ":" in self.name else self.name
@@ -78,14 +81,13 @@ class TargetTerm:
         return Span(self.span.start + self.span.length - tail, tail)
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+class Sentence(Struct, frozen=True):
     """A parsed expectation. `str` prints it so that parsing gives an equal one."""
 
     sources: tuple[SourceTerm, ...]
     targets: tuple[TargetTerm, ...]
     request: Request | None = None
-    request_span: Span = field(default=_NOWHERE, compare=False)
+    request_span: Span = _NOWHERE
 
     def __str__(self) -> str:
         text = f"{', '.join(map(str, self.sources))} -> {', '.join(map(str, self.targets))}"

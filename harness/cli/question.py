@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from harness.cases.grammar import ANY, GrammarError, Sentence, SourceTerm, TargetTerm, parse_sentence
@@ -42,8 +41,7 @@ class Asked(Struct, frozen=True):
     traffic: Traffic
 
 
-@dataclass(slots=True)
-class Questions:
+class Questions(Struct):
     """What is asked of one state. `prefixes` are those that policies name: `world` is an address in none of them.
 
     What questions bring with them is here once they are read: `state` has the cluster's DNS server where one asks it and no manifest has it,

@@ -7,10 +7,9 @@ A merge that cannot be is a `MergeConflict`: Cilium then computes no policy for 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from harness.model.traffic import Protocol
@@ -73,8 +72,7 @@ class SelectorPolicy(Struct, frozen=True):
         return replace(self, rules=()) == replace(other, rules=())
 
 
-@dataclass(slots=True)
-class Filter:
+class Filter(Struct):
     """One port (or range, or named port) and protocol, with a policy per peer selector."""
 
     name: str

@@ -1,6 +1,7 @@
-"""The whole program inside a case's pods: `serve` answers on the pod's ports, `client` sends probes. Standard library only, Python 3.9.
+"""The program inside a case's pods: `serve` answers on the pod's ports, `client` sends probes. Standard library only, Python 3.9.
 
-Not imported by the harness: shipped as text. What it says over the network is what `harness.clusters.netns.speech` says.
+Not imported by the harness: shipped as text, with `agent_dns.py` beside it. What it says over the network is what `harness.clusters.netns.speech`
+says.
 
 client, on standard input, one line each:  ready | plan JSON | stop ID | seen ID NONCE | end
 client, on standard output, JSON lines:    {"ready", "why"} | {"bound", "five", "time"} | {"result", ...} | {"seen", "saw"}
@@ -89,6 +90,8 @@ def request(probe: dict[str, Any]) -> bytes:
     nonce = str(probe["nonce"])
     if probe["protocol"] in _ECHO:
         return struct.pack("!BBHHH", _ECHO[probe["protocol"]], 0, 0, 0, 1) + nonce.encode()
+    if probe.get("lookup"):
+        return asked(probe) if probe["protocol"] == "UDP" else bytes(dns().framed(asked(probe)))
     http = probe.get("http")
     if not http:
         return b"harness " + nonce.encode() + b"\n"
@@ -102,6 +105,22 @@ def request(probe: dict[str, Any]) -> bytes:
         "Connection: close",
     ]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def asked(probe: dict[str, Any]) -> bytes:
+    """A lookup's question; the same each time."""
+    wanted = probe["lookup"]
+    return bytes(dns().question(wanted["name"], wanted["family"], probe["nonce"], wanted["marked"]))
+
+
+def dns() -> Any:
+    """The file beside this one, read only where names are asked for; `python -I` does not look there by itself."""
+    beside = os.path.dirname(os.path.abspath(__file__))
+    if beside not in sys.path:
+        sys.path.insert(0, beside)
+    import agent_dns
+
+    return agent_dns
 
 
 def answered(data: bytes) -> tuple[str, str, int | None] | None:
@@ -198,6 +217,8 @@ class Server:
             sock.close()
 
     def answer(self, buffer: bytearray, serve: str) -> tuple[bytes | None, bool]:
+        if serve == "dns":
+            return self.resolve(buffer)
         got = heard(bytes(buffer), self.name, serve in ("auto", "http"), serve != "http")
         if got is None:
             return None, False
@@ -205,11 +226,21 @@ class Server:
         self.saw(got[0])
         return (None, False) if serve == "sink" else (got[1], got[2])
 
+    def resolve(self, buffer: bytearray) -> tuple[bytes | None, bool]:
+        message, buffer[:] = dns().unframed(bytes(buffer))
+        if message is None:
+            return None, False
+        got = dns().reply(message, self.name)
+        if got is None:
+            return None, True
+        self.saw(got[0])
+        return dns().framed(got[1]), False
+
     def datagrams(self, sock: socket.socket, serve: str) -> None:
         for _ in range(_AT_ONCE):
             try:
                 data, client = sock.recvfrom(_LONGEST)
-                got = heard(data, self.name, False, True)
+                got = dns().reply(data, self.name) if serve == "dns" else heard(data, self.name, False, True)
                 if got is not None:
                     self.saw(got[0])
                     if serve != "sink":
@@ -247,7 +278,7 @@ class Server:
 
 
 class Running:
-    __slots__ = ("buffer", "five", "probe", "sent", "sock", "started")
+    __slots__ = ("addresses", "buffer", "five", "probe", "sent", "sock", "started", "strange")
 
     def __init__(self, probe: dict[str, Any]) -> None:
         self.probe = probe
@@ -256,6 +287,8 @@ class Running:
         self.started = time.time_ns()
         self.sent = False
         self.buffer = b""
+        self.addresses: list[str] = []
+        self.strange = ""
 
 
 class Client:
@@ -419,6 +452,9 @@ class Client:
             if data[8:].decode(errors="replace") == probe["nonce"]:
                 self.finish(running, "answered", ("", probe["nonce"], None))
             return
+        if probe.get("lookup"):
+            self.resolved(running, data)
+            return
         if probe.get("vouched") and (not data or not data.startswith(b"HTTP/")):
             self.finish(running, "answered")  # whatever it says, or that it hangs up: somebody is there
             return
@@ -429,6 +465,30 @@ class Client:
         got = answered(running.buffer)
         if got is not None:
             self.finish(running, "answered", got)
+
+    def resolved(self, running: Running, data: bytes) -> None:
+        """What came to a lookup. What is no answer to it is waited beyond: anybody can send a datagram."""
+        if running.probe["protocol"] == "UDP":
+            messages = [data]
+        elif not data:
+            self.finish(running, "reset", detail="the server closed the connection without an answer")
+            return
+        else:
+            messages = []
+            running.buffer += data
+            while True:
+                message, running.buffer = dns().unframed(running.buffer)
+                if message is None:
+                    break
+                messages.append(message)
+        for message in messages:
+            got = dns().said(message, asked(running.probe))
+            if got is not None:
+                running.addresses = got["addresses"]
+                said = (got["server"], got["nonce"], got["rcode"])
+                self.finish(running, "answered", said, "the answer was cut: the rest is to be had over TCP" if got["cut"] else "")
+                return
+            running.strange = "what came was no answer to the question"
 
     def failed(self, running: Running, number: int) -> None:
         ending = _ENDINGS.get(number, "error")
@@ -450,7 +510,8 @@ class Client:
             server=said[0],
             nonce=said[1],
             status=said[2],
-            detail=detail,
+            addresses=running.addresses,
+            detail=detail or running.strange,
         )
 
 

@@ -26,7 +26,9 @@ AGENT = "harness-agent"
 CONTAINER = "agent"
 _MOUNT = "/harness"
 PYTHON = ("python3", "-I", "-S", "-u", f"{_MOUNT}/agent.py")
-SERVED = ("auto", "http", "echo", "sink")
+PROGRAMS = ("agent.py", "agent_dns.py")
+"""Those files. The first is run, and reads the other when it needs it."""
+SERVED = ("auto", "http", "echo", "sink", "dns")
 """What the agent's ports can speak."""
 _NOBODY = 65534
 _LONGEST = 63
@@ -46,8 +48,12 @@ class CaseObjects(Struct, frozen=True):
 
 
 def agent_text() -> str:
-    """The program that runs in the pods."""
-    return files(__package__).joinpath("agent.py").read_text()
+    """The program that runs in the pods. Alone it speaks everything but DNS."""
+    return _text("agent.py")
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text()
 
 
 def case_objects(
@@ -95,13 +101,14 @@ def case_objects(
     if witness:
         pods[WITNESS] = PodRef(aside, WITNESS.name)
         objects.append(_pod(EndpointSpec(WITNESS.name, "", {}, case.location), WITNESS.name, pods[WITNESS], witness, options, case))
+    programs = {name: _text(name) for name in PROGRAMS}
     return CaseObjects(
         tuple(namespaces),
         tuple(
             {"metadata": {"name": name, "namespace": namespace}, "automountServiceAccountToken": False}
             for namespace, name in sorted(accounts)
         ),
-        tuple({"metadata": {"name": AGENT, "namespace": name}, "data": {"agent.py": agent_text()}} for name in names),
+        tuple({"metadata": {"name": AGENT, "namespace": name}, "data": programs} for name in names),
         tuple({"metadata": {"name": key, "namespace": name}, **secret} for name in names for key, secret in secrets.items()),
         tuple(_service(spec, renaming) for spec in case.services.values()),
         tuple(objects),
