@@ -22,23 +22,22 @@ from harness.cases.case import (
 )
 from harness.cases.manifests import CCNP
 from harness.cases.model import RequiresModel
-from harness.cases.names import HOST, KUBE_APISERVER, KUBE_DNS, REMOTE_NODE, WORLD, Names
+from harness.cases.names import HOST, KUBE_APISERVER, REMOTE_NODE, WORLD, Names
 from harness.model.traffic import Protocol, RequestKind
 
 _OF_REQUEST = {
     RequestKind.HTTP: ("l7-http",),
     RequestKind.GRPC: ("l7-http", "grpc"),
     RequestKind.TLS: ("tls-sni",),
-    RequestKind.LOOKUP: ("l7-dns",),
+    RequestKind.LOOKUP: (),
     RequestKind.ICMP: ("icmp",),
     RequestKind.ICMP6: ("icmp",),
 }
-_OF_SERVE = {Serve.GRPC: ("l7-http", "grpc"), Serve.TLS: ("tls-sni",), Serve.DNS: ("l7-dns",)}
+_OF_SERVE = {Serve.GRPC: ("l7-http", "grpc"), Serve.TLS: ("tls-sni",)}
 _OF_BUILTIN = {
     WORLD: ("externals",),
     HOST: ("host-endpoints",),
     REMOTE_NODE: ("host-endpoints", "nodes-2"),
-    KUBE_DNS: ("l7-dns",),
     KUBE_APISERVER: ("kube-apiserver",),
 }
 _OF_KEY = {
@@ -125,7 +124,7 @@ def _of_party(party: Party) -> tuple[str, ...]:
         case PartyKind.EXTERNAL | PartyKind.ADDRESS:
             return ("externals",)
         case PartyKind.NAME:
-            return ("l7-dns",) if party.name.endswith((".svc", ".cluster.local")) else ("l7-dns", "externals")
+            return () if party.name.endswith((".svc", ".cluster.local")) else ("externals",)
         case PartyKind.BUILTIN:
             return _OF_BUILTIN.get(party.name, ())
         case _:

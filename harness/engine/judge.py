@@ -34,7 +34,7 @@ _REASONS = {
 }
 
 
-class Evidence(Struct, frozen=True):
+class Evidence(Struct, frozen=True, gc=False):
     """All there is to judge one check by.
 
     `observation` is None where the agent told nothing of the probe, or where the probe was not sent since its lookup failed.
@@ -145,8 +145,12 @@ def _judge_lookup(evidence: Evidence) -> Judgement | None:
         if evidence.observation is None:
             return Judgement(Outcome.UNKNOWN, 7, f"{name} was resolved, but the agent reported nothing for the probe")
         return None
-    said = {2: "SERVFAIL", 3: "NXDOMAIN", DNS_REFUSED: "REFUSED"}.get(result.status or 0, result.ending.value)
-    return Judgement(Outcome.UNKNOWN, 7, f"the lookup of {name} ended {said}, and no flow says that policy did it")
+    return Judgement(Outcome.UNKNOWN, 7, f"the lookup of {name} ended {_rcode(result)}, and no flow says that policy did it")
+
+
+def _rcode(result: ProbeResult) -> str:
+    """How a lookup that did not resolve ended."""
+    return {2: "SERVFAIL", 3: "NXDOMAIN", DNS_REFUSED: "REFUSED"}.get(result.status or 0, result.ending.value)
 
 
 # Rows 2 to 7
@@ -232,6 +236,9 @@ def _nothing_fits(observation: Observation, evidence: Evidence) -> str:
     if answered(observation):
         return f"answered by {_server(observation)}, but no flow shows it forwarded"
     if result.ending is Ending.ANSWERED:
+        request = observation.probe.request
+        if request is not None and request.kind is RequestKind.LOOKUP and result.server in observation.probe.expected_servers:
+            return f"{result.server} answered {_rcode(result)}: there is no address of {request.name} to be had"
         if result.server or result.nonce:
             meant = ", ".join(observation.probe.expected_servers) or "nobody"
             fresh = "" if result.nonce == observation.probe.nonce else ", with another probe's nonce"

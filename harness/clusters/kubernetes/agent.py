@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import importlib
 import json
 import os
 import selectors
@@ -115,12 +116,10 @@ def asked(probe: dict[str, Any]) -> bytes:
 
 def dns() -> Any:
     """The file beside this one, read only where names are asked for; `python -I` does not look there by itself."""
-    beside = os.path.dirname(os.path.abspath(__file__))
+    beside = __file__.rpartition("/")[0]
     if beside not in sys.path:
         sys.path.insert(0, beside)
-    import agent_dns
-
-    return agent_dns
+    return importlib.import_module("agent_dns")
 
 
 def answered(data: bytes) -> tuple[str, str, int | None] | None:

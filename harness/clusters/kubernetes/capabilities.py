@@ -19,6 +19,8 @@ _VERSION = re.compile(r"cilium[^:@]*:v?(\d+\.\d+\.\d+[^@\s]*)")
 _ON = frozenset({"true", "strict", "partial", "probe"})
 _SWITCHES = {
     "l7-http": ("enable-l7-proxy", "true"),
+    "l7-dns": ("enable-l7-proxy", "true"),
+    "fqdn": ("enable-l7-proxy", "true"),
     "icmp": ("enable-icmp-rules", "true"),
     "sctp": ("enable-sctp", "false"),
     "ipv4": ("enable-ipv4", "true"),
@@ -31,13 +33,12 @@ _SWITCHES = {
     "kube-proxy-replacement": ("kube-proxy-replacement", "false"),
 }
 """Each feature's key in cilium-config, and what Cilium takes where it is absent."""
+_DNS_REFUSAL, _REFUSED = "tofqdns-dns-reject-response-code", "refused"
 _NOT_HERE = {
     "externals": "the outside of a cluster that is not ours is left alone: --externals FILE maps what a case calls external",
     "external-sources": "nothing outside a cluster that is not ours can be made to send",
-    "fqdn": "the pods' agent does not look names up yet",
     "host-firewall": "a policy for nodes cannot be scoped to this run's pods",
     "kube-apiserver": "the API server there is the cluster's own: it proves neither who answered nor what it saw",
-    "l7-dns": "the pods' agent does not look names up yet",
     "tls-sni": "the pods' agent does not speak TLS yet",
     "grpc": "the pods' agent does not speak gRPC yet",
 }
@@ -130,6 +131,9 @@ def capabilities(facts: Facts, *, allow_host: bool, allow_clusterwide: bool) -> 
             facts.config is not None and value in _ON,
             f"{key} is {value!r} in cilium-config" if facts.config is not None else unread,
         )
+    answer = (facts.config or {}).get(_DNS_REFUSAL, _REFUSED)
+    if answer.lower() != _REFUSED.lower():
+        offer("l7-dns", there=False, why=f"{_DNS_REFUSAL} is {answer!r} in cilium-config: a refused name looks like one that is not there")
     if facts.config is None:
         for feature in ("icmp", "ipv4"):
             offer(feature, there=True, why="")

@@ -12,9 +12,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement
+from harness.cases.resolver import asks_dns
 from harness.cases.state import cluster_state, spread
 from harness.clusters.base import Capabilities, Change, Enforcement, Observation
-from harness.clusters.kubernetes import background, cidrgroups, permissions, places, stability
+from harness.clusters.kubernetes import background, cidrgroups, lookups, permissions, places, stability
 from harness.clusters.kubernetes.capabilities import AgentStatus, Facts, agent_pods, by_node, capabilities, read_config, version_of_image
 from harness.clusters.kubernetes.client import API_ERRORS, Api, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
@@ -27,6 +28,7 @@ from harness.clusters.kubernetes.pods import PodAgent
 from harness.clusters.kubernetes.policies import Policies
 from harness.clusters.kubernetes.relay import Forward, credentials, find_relay, server_name
 from harness.clusters.kubernetes.rename import Renaming
+from harness.clusters.kubernetes.resolver import Resolver
 from harness.clusters.kubernetes.run import RunId
 from harness.clusters.kubernetes.services import reachable
 from harness.clusters.kubernetes.settle import Settling
@@ -113,6 +115,7 @@ class KubernetesCluster:
         self._revision = 0
         self._open: _Open | None = None
         self._created: list[str] = []
+        self._names: dict[tuple[str, frozenset[str]], str] = {}
         self._groups: list[CIDRGroup] = []
         self._no_image: ImageUnavailableError | None = None
         """What kept the first case from running keeps all others too: they do not wait for it again."""
@@ -159,7 +162,7 @@ class KubernetesCluster:
         externals = self._options.externals
         if not externals.mapped:
             return self.capabilities
-        why = externals.lacking(case)
+        why = externals.lacking(case) or self._unknown_name(case)
         have, lack = self.capabilities.features, self.capabilities.lacking
         if why:
             return replace(self.capabilities, lacking={**lack, "externals": why})
@@ -179,6 +182,7 @@ class KubernetesCluster:
         names = {abstract: self._nodes[place % len(self._nodes)].metadata.name for place, abstract in enumerate("abcdefghijklmnop")}
         placed = {ref: names[node] for ref, node in spread(case).items()}
         outside = self._options.externals.serves(case)
+        dns = Resolver.find(self._api) if asks_dns(case) else None
         used = {*placed.values(), names["a"], names["b"]}
         objects = case_objects(
             case,
@@ -188,7 +192,7 @@ class KubernetesCluster:
             self._options.pods,
             allow_host=self._options.allow_host,
             nodes=used,
-            witness=names["a"] if outside else "",
+            witness=names["a"] if outside or dns else "",
             secrets=self._secrets,
         )
         self._created = [each["metadata"]["name"] for each in objects.namespaces]
@@ -202,9 +206,13 @@ class KubernetesCluster:
             if outside:
                 found_at = {**found_at, **self._options.externals.addresses(case)}
             state = cluster_state(self._options.externals.applied(case), names)
+            if dns is not None:
+                found_at = {**dns.addresses(), **found_at}
+                state = dns.beside(state)
             placement = Placement(state, found_at, "audit" in self.capabilities.features)
-            agent = PodAgent(self._api, objects.pods, places.owners(found_at), self._options.externals.vouched())
-            endpoints = {pod.ref: pod.node for pod in state.pods if not pod.host_network}
+            meant = lookups.outside(case, self._options.externals)
+            agent = PodAgent(self._api, objects.pods, places.owners(found_at), self._options.externals.vouched(), meant)
+            endpoints = {pod.ref: pod.node for pod in state.pods if pod.ref in objects.pods and not pod.host_network}
             nodes = {node: [objects.pods[ref] for ref in endpoints if endpoints[ref] == node] for node in set(endpoints.values())}
             policies = Policies(self._api, renaming, self.run, self._options.allow_clusterwide)
             repository = Repository.empty(self._model)
@@ -213,6 +221,8 @@ class KubernetesCluster:
             with background.meanwhile(agent.open()):
                 settling.endpoints()
             background.wait_for(reachable(agent, case, placement))
+            if dns is not None:
+                background.wait_for(lookups.resolvable(agent, case, renaming, placement))
         except BaseException as error:
             if isinstance(error, ImageUnavailableError):
                 self._no_image = error
@@ -308,6 +318,15 @@ class KubernetesCluster:
         if "audit" in self.capabilities.features:
             yield "this cluster is in policy audit mode: it lets through what policy would drop"
         yield from foreign(self._api)
+
+    def _unknown_name(self, case: Case) -> str:
+        """Why a name that the case asks for does not lead where the user says it does; '' where all do. Asked once in a run."""
+        for name, meant in lookups.outside(case, self._options.externals).items():
+            if (name, meant) not in self._names:
+                self._names[name, meant] = lookups.unknown(self._api, name, meant)
+            if why := self._names[name, meant]:
+                return why
+        return ""
 
     def _here(self) -> _Open:
         if self._open is None:

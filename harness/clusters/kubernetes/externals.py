@@ -119,6 +119,9 @@ def _name(case: Case, party: Party) -> str | None:
         return WORLD
     if party.kind is PartyKind.EXTERNAL:
         return party.name
+    if party.kind is PartyKind.NAME:
+        wanted = party.name.rstrip(".").lower()
+        return next((name for name, spec in case.externals.items() if wanted in (each.rstrip(".").lower() for each in spec.names)), None)
     if party.kind is PartyKind.ADDRESS:
         return next((name for name, spec in case.externals.items() if party.name in spec.addresses), "")
     return None

@@ -9,10 +9,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
 
+from harness.cases.case import Serve
+from harness.cases.resolver import KUBE_DNS
 from harness.clusters.kubernetes import nodes
 from harness.clusters.kubernetes.client import API_ERRORS, Api
 from harness.clusters.kubernetes.deploy import fault_of
@@ -21,11 +24,14 @@ from harness.clusters.kubernetes.externals import WITNESS
 from harness.clusters.kubernetes.talks import Talk, Talks
 from harness.model.flow import FiveTuple
 from harness.model.probe import Ending, Probe, ProbeResult
-from harness.model.traffic import PodRef, Protocol, RequestKind
+from harness.model.traffic import Family, PodRef, Protocol, RequestKind
 from harness.probes.agent import AgentEvent, Bound
 
 _FIRST_PORT, _LAST_PORT = 20000, 60999
 _PROBES_A_LINE = 100
+_BARE_NAME = "harness.invalid"
+"""What a DNS server is asked for where a probe names nothing: it has no such name, and says so."""
+_DNS_REFUSED = 5
 _A_PROXY_SAID = frozenset({502, 503, 504})
 _SINK_POLL = 0.05
 """How often a server that never answers is asked whether it saw the probe (s)."""
@@ -55,7 +61,8 @@ class _Plan:
 
 class PodAgent:
     """The pods of one case as an `Agent`. `pods` says where each is; `owners` whose each address is; `vouched` are addresses and ports
-    outside for which the user answers: who answers there is the one who is meant."""
+    outside for which the user answers: who answers there is the one who is meant. `names` are the addresses that each name of the case must
+    lead to, or what is known of the name is not what is connected to."""
 
     def __init__(
         self,
@@ -63,12 +70,14 @@ class PodAgent:
         pods: Mapping[PodRef, PodRef],
         owners: Mapping[str, frozenset[str]],
         vouched: frozenset[tuple[str, int]] = frozenset(),
+        names: Mapping[str, frozenset[str]] = MappingProxyType({}),
     ) -> None:
         self._api = api
         self._pods = pods
         self._talks = Talks(api, pods)
         self._owners = owners
         self._vouched = vouched
+        self._names = names
         self._ports: dict[PodRef, Iterator[int]] = {}
         self._plan: _Plan | None = None
 
@@ -117,8 +126,8 @@ class PodAgent:
         yield from self._servers(probe)
 
     def _site(self, probe: Probe) -> PodRef:
-        """The pod a probe is sent from; one that is nowhere where none can be. A witness proves that what is outside is alive."""
-        if probe.liveness and probe.site.kind == "world" and self._is_vouched(probe):
+        """The pod a probe is sent from; one that is nowhere where none can be. A witness proves that what is not the case's own is alive."""
+        if probe.liveness and ((probe.site.kind == "world" and self._is_vouched(probe)) or self._asks_a_resolver(probe)):
             return WITNESS
         if probe.site.kind != "pod" or "/" not in probe.site.name:
             return PodRef("", str(probe.site))
@@ -126,6 +135,10 @@ class PodAgent:
 
     def _is_vouched(self, probe: Probe) -> bool:
         return probe.protocol is Protocol.TCP and (probe.address, probe.port) in self._vouched
+
+    def _asks_a_resolver(self, probe: Probe) -> bool:
+        """Whether it is a question to the cluster's own DNS, which says neither who answers nor what it saw."""
+        return probe.serve == Serve.DNS and not any(True for _ in self._servers(probe))
 
     def _servers(self, probe: Probe) -> tuple[PodRef, ...]:
         """The pods whose answer is the intended one, and which can be asked."""
@@ -166,9 +179,12 @@ class PodAgent:
                 http = {"method": request.method, "path": request.path, "host": request.host, "headers": request.headers}
             elif request is None and probe.serve in {"auto", "http"}:
                 http = {"method": "GET", "path": "/", "host": "", "headers": []}
-        vouched = {"vouched": True} if self._is_vouched(probe) else {}
+        more: dict[str, Any] = {"vouched": True} if self._is_vouched(probe) else {}
+        if probe.serve == Serve.DNS:
+            marked = not self._asks_a_resolver(probe)  # others hand options on to strangers
+            more["lookup"] = {"name": _name(probe), "family": probe.family.value, "marked": marked}
         return {
-            **vouched,
+            **more,
             "id": probe.id,
             "protocol": probe.protocol.value,
             "address": probe.address,
@@ -217,6 +233,8 @@ class PodAgent:
             result = replace(result, ending=Ending.RESET, detail=f"{result.status}: a gateway's answer, not the server's")
         elif result.ending is Ending.ANSWERED and self._is_vouched(probe):
             result = replace(result, server=next(iter(probe.expected_servers), ""), nonce=probe.nonce, server_saw=True)
+        elif result.ending is Ending.ANSWERED and self._asks_a_resolver(probe):
+            result = self._resolved(probe, result, said["addresses"])
         elif result.ending is Ending.ANSWERED:
             server = result.server or ("" if probe.protocol.has_ports else self._owner(probe))
             result = replace(result, server=server, server_saw=result.nonce == probe.nonce and server in probe.expected_servers)
@@ -226,6 +244,18 @@ class PodAgent:
                 return self._hold(plan, probe, result, servers)
         del plan.probes[probe.id]
         return [result]
+
+    def _resolved(self, probe: Probe, result: ProbeResult, found: Sequence[str]) -> ProbeResult:
+        """An answer of the cluster's DNS. Any but a refusal is its own: those a proxy on the way says, which names nobody."""
+        name = _name(probe)
+        known = {each for each in self._names.get(name.rstrip(".").lower(), ()) if Family.of(each) is probe.family}
+        if found and known and known.isdisjoint(found):
+            return _error(probe, f"{name} leads to {', '.join(found)} by the cluster's DNS, and to {', '.join(sorted(known))} in the case")
+        detail = "; ".join(each for each in (f"{name} is at {', '.join(found)}" if found else "", result.detail) if each)
+        if result.status == _DNS_REFUSED:
+            return replace(result, detail=detail)
+        server = next(iter(probe.expected_servers), "") or self._owner(probe) or str(KUBE_DNS)
+        return replace(result, server=server, nonce=probe.nonce, server_saw=True, detail=detail)
 
     def _owner(self, probe: Probe) -> str:
         """Whose address a ping went to. A node's is that of every pod in its network."""
@@ -307,6 +337,11 @@ class PodAgent:
         except API_ERRORS as error:
             return "is gone" if getattr(error, "status", 0) == 404 else ""
         return fault_of(pod)
+
+
+def _name(probe: Probe) -> str:
+    """What a probe of a DNS server asks for."""
+    return probe.request.name if probe.request is not None else _BARE_NAME
 
 
 def _named(server: str) -> PodRef:

@@ -31,7 +31,8 @@ async def reachable(agent: PodAgent, case: Case, placement: Placement) -> None:
 
 
 def _probes(case: Case, placement: Placement) -> Iterator[Probe]:
-    clients = {pod.node: pod.ref for pod in placement.state.pods if not pod.host_network}
+    own = {ref for spec in case.endpoints.values() for ref in spec.pods()}
+    clients = {pod.node: pod.ref for pod in placement.state.pods if pod.ref in own and not pod.host_network}
     number = 0
     for key, spec in case.services.items():
         for address in placement.addresses.get(f"service:{key}", ()):

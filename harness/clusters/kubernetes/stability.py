@@ -53,13 +53,14 @@ class Stability(Struct, frozen=True):
 def paths(case: Case, placement: Placement, before: Evaluator, after: Evaluator) -> tuple[Path, ...]:
     """The connections to look at, at most 40: those that the change makes or breaks and those that it leaves, in turns."""
     every = []
+    own = [ref for spec in case.endpoints.values() if not spec.host_network for ref in spec.pods()]
     for spec in case.endpoints.values():
         for port in spec.ports:
             if spec.host_network or port.protocol is not Protocol.TCP or port.serve not in (Serve.AUTO, Serve.HTTP, Serve.ECHO):
                 continue
             for target in spec.pods():
                 address = next(iter(placement.addresses.get(f"pod:{target}", ())), None)
-                sources = (pod.ref for pod in placement.state.pods if not pod.host_network and pod.ref != target)
+                sources = (ref for ref in own if ref != target)
                 every += [Path(source, target, address, port.port) for source in sources if address is not None]
     changed = [path for path in every if _allowed(before, path) != _allowed(after, path)]
     same = [path for path in every if path not in set(changed)]

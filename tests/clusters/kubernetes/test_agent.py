@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness.clusters.kubernetes import agent
+from harness.clusters.kubernetes.objects import PROGRAMS
 
 AGENT = Path(agent.__file__)
 
@@ -150,8 +151,9 @@ def test_it_ends_when_its_input_does(pod):
     pod.client.stdin = open(os.devnull, "w")  # noqa: SIM115, PTH123 -- closed by the fixture
 
 
-def test_it_is_one_file_of_the_standard_library_in_the_syntax_of_3_9():
-    tree = ast.parse(AGENT.read_text(), feature_version=(3, 9))
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_is_of_the_standard_library_in_the_syntax_of_3_9(name):
+    tree = ast.parse(AGENT.with_name(name).read_text(), feature_version=(3, 9))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
