@@ -35,7 +35,7 @@ class Enforcement(Struct, frozen=True):
     seconds: float
 
 
-class Observation(Struct, frozen=True):
+class Observation(Struct, frozen=True, gc=False):
     """One probe with everything seen of it. `flows` are its own, by exact tuple and window, oldest first; `lost` are LostEvents
     that touch its window; `flows_on` is false where no flows could be had (`--hubble=off`)."""
 

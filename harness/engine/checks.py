@@ -27,7 +27,7 @@ class Triple(Struct, frozen=True):
         return f"{self.source} -> {self.target}" + (f":{self.port}" if self.port is not None else "") + f"/{self.protocol}"
 
 
-class Check(Struct, frozen=True):
+class Check(Struct, frozen=True, gc=False):
     """One source replica, one target replica, one family. `traffic` is what the model is asked, one per server that could answer.
 
     `triples` begins with the check's own; for a service its backends' follow. `fault`: why nothing can be sent (then unknown).

@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     """Neither: the evidence does not suffice. Never counted as passed; the test fails in a category of its own."""
 
 
-class Judgement(Struct, frozen=True):
+class Judgement(Struct, frozen=True, gc=False):
     """The conclusion for one check: one source replica, one target replica, one family."""
 
     outcome: Outcome
@@ -29,7 +29,7 @@ class Judgement(Struct, frozen=True):
     """One sentence for a person."""
 
 
-class CheckResult(Struct, frozen=True):
+class CheckResult(Struct, frozen=True, gc=False):
     """One check of an expectation, with its evidence. `source` and `target` as reported: `backend[1]`, `backend[0]:8080/TCP`."""
 
     expectation: Expectation

@@ -26,20 +26,20 @@ _SHORTEST_WAIT = 0.01
 class Memory:
     """What a case remembers from phase to phase: what its baseline stated and found, and what was ever seen answered."""
 
-    baseline: dict[Triple, str] = field(default_factory=dict)
-    """Each triple that the baseline stated, to what was wrong with it ('' where it passed)."""
+    baseline_faults: dict[Triple, str] = field(default_factory=dict)
+    """Each triple that did not pass in the baseline, to what was wrong with it."""
     seen_answered: set[Triple] = field(default_factory=set)
 
     def state_baseline(self, check: Check, judgement: Judgement) -> None:
         """Remember what the baseline found; one failure of a triple outweighs its passes."""
-        triple = check.triples[0]
         if judgement.outcome is not Outcome.PASSED:
-            self.baseline[triple] = f"{triple} {judgement.outcome}: {judgement.why}"
-        else:
-            self.baseline.setdefault(triple, "")
+            triple = check.triples[0]
+            self.baseline_faults[triple] = f"{triple} {judgement.outcome}: {judgement.why}"
 
     def baseline_fault(self, check: Check) -> str:
-        return next((fault for triple in check.triples if (fault := self.baseline.get(triple, ""))), "")
+        if not self.baseline_faults:
+            return ""
+        return next((fault for triple in check.triples if (fault := self.baseline_faults.get(triple, ""))), "")
 
     def note_answer(self, check: Check, observation: Observation) -> None:
         """The check's triple was seen answered; of a service's backends the one that did."""

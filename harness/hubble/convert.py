@@ -29,6 +29,7 @@ _LAYER4: Mapping[str, Protocol] = {
     "VRRP": Protocol.VRRP,
     "IGMP": Protocol.IGMP,
 }
+_WITH_PORTS = ("TCP", "UDP", "SCTP")
 _LOST_SOURCES: Mapping[str, int] = dict(flow_pb2.LostEventSource.items())
 _LOST_SOURCE_NAMES: Mapping[int, str] = {number: name for name, number in _LOST_SOURCES.items()}
 _NANOSECONDS = 1_000_000_000
@@ -257,7 +258,7 @@ def five_tuple_of(message: flow_pb2.Flow) -> FiveTuple | None:
     part: Any = getattr(l4, kind)
     protocol = _LAYER4[kind]
     address = message.IP
-    if protocol.has_ports:
+    if kind in _WITH_PORTS:
         return FiveTuple(protocol, address.source, part.source_port, address.destination, part.destination_port)
     return FiveTuple(protocol, address.source, 0, address.destination, part.type)
 

@@ -45,7 +45,7 @@ def flow_key(five_tuple: FiveTuple) -> FlowKey:
     return (protocol, canonical(five_tuple.source), 0, canonical(five_tuple.destination), five_tuple.destination_port)
 
 
-class Track(Struct, frozen=True):
+class Track(Struct, frozen=True, gc=False):
     """How to recognise the flows of one probe. `destinations` are (address, port) in canonical spelling: what is dialled, then each
     backend it may be translated to. For ICMP the port is the type. Times are nanoseconds since the epoch."""
 

@@ -42,7 +42,7 @@ class EventType(IntEnum):
     L7 = 129
 
 
-class FiveTuple(Struct, frozen=True):
+class FiveTuple(Struct, frozen=True, gc=False):
     """Addresses and ports of a packet in its own direction. ICMP: source_port is 0, destination_port the type."""
 
     protocol: Protocol
@@ -61,7 +61,7 @@ class FiveTuple(Struct, frozen=True):
         return f"{self.protocol.value} {at(self.source, self.source_port)} -> {at(self.destination, self.destination_port)}"
 
 
-class FlowEndpoint(Struct, frozen=True):
+class FlowEndpoint(Struct, frozen=True, gc=False):
     """One end of a flow as Hubble reports it. `pod` is empty for what is not a pod."""
 
     identity: int = 0
@@ -74,7 +74,7 @@ class FlowEndpoint(Struct, frozen=True):
     """(kind, name) of each workload the pod belongs to."""
 
 
-class L7Record(Struct, frozen=True):
+class L7Record(Struct, frozen=True, gc=False):
     """The L7 part. kind: `http` or `dns`; type: 1 request, 2 response; `ttl` in seconds."""
 
     kind: str
@@ -92,7 +92,7 @@ class L7Record(Struct, frozen=True):
     ttl: int = 0
 
 
-class Flow(Struct, frozen=True):
+class Flow(Struct, frozen=True, gc=False):
     """One flow event. `time` is nanoseconds since the epoch; `drop_reason` a DropReason or another Cilium number."""
 
     time: int
@@ -143,7 +143,7 @@ class Flow(Struct, frozen=True):
         return self.verdict in (FlowVerdict.FORWARDED, FlowVerdict.REDIRECTED, FlowVerdict.TRANSLATED)
 
 
-class LostEvents(Struct, frozen=True):
+class LostEvents(Struct, frozen=True, gc=False):
     """The Observer says that events were lost: nothing may be concluded from their absence. Times as in Flow; 0 where not told.
 
     `source` is a LostEventSource by name, or what the client itself noticed, such as `stream lost`."""

@@ -21,7 +21,7 @@ class Site(Struct, frozen=True, order=True):
         return f"{self.kind}:{self.name}"
 
 
-class Probe(Struct, frozen=True):
+class Probe(Struct, frozen=True, gc=False):
     """One packet exchange to attempt. `address` and `port` are what the client dials (a service's ClusterIP and port, say).
 
     `expected_servers` are the server names whose answer is the intended one. `liveness` marks the proof, from inside the target
@@ -87,7 +87,7 @@ class Ending(StrEnum):
     """The agent or exec itself broke; nothing may be concluded."""
 
 
-class ProbeResult(Struct, frozen=True):
+class ProbeResult(Struct, frozen=True, gc=False):
     """What came back. `started` and `ended` are nanoseconds since the epoch on the client's clock, `five_tuple` what was really bound
     (None if the socket could not be made). `server_saw` is true if the target's server received this probe's nonce, whatever
     the client saw (for `sink` it is the answer). `status` is the HTTP code or the gRPC status."""

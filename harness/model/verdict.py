@@ -69,7 +69,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-class DirectionVerdict(Struct, frozen=True):
+class DirectionVerdict(Struct, frozen=True, gc=False):
     """What one side decides. `rules` are those that decided: the matching allows, or the matching denies; empty for default
     deny and where nothing is enforced. `enforced` is false where no policy selects the subject in this direction.
     `selecting` are the policies that put the subject into default deny or otherwise select it in this direction."""
@@ -85,7 +85,7 @@ class DirectionVerdict(Struct, frozen=True):
     """For error and unknown: what is wrong or missing."""
 
 
-class PolicyVerdict(Struct, frozen=True):
+class PolicyVerdict(Struct, frozen=True, gc=False):
     """The model's answer for one unit of traffic."""
 
     egress: DirectionVerdict
@@ -93,6 +93,8 @@ class PolicyVerdict(Struct, frozen=True):
 
     @property
     def l7(self) -> L7Decision:
+        if self.egress.l7 is self.ingress.l7:
+            return self.egress.l7
         for wanted in (L7Decision.DENY, L7Decision.UNKNOWN, L7Decision.ALLOW):
             if wanted in (self.egress.l7, self.ingress.l7):
                 return wanted

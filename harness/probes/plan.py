@@ -31,7 +31,7 @@ class Server(Struct, frozen=True):
     serve: str = "auto"
 
 
-class Exchange(Struct, frozen=True):
+class Exchange(Struct, frozen=True, gc=False):
     """One exchange that is wanted: who dials what, and who may answer. `timeout` is in seconds.
 
     `servers` are those whose answer is the intended one (a service's backends); empty where nobody is meant to answer.
@@ -55,7 +55,7 @@ class Exchange(Struct, frozen=True):
 LifeKey: TypeAlias = tuple[Site, str, Protocol, int]
 
 
-class Planned(Struct, frozen=True):
+class Planned(Struct, frozen=True, gc=False):
     """The probes of one exchange. `life` are the proofs of life it rests on; none where they were not asked for."""
 
     probe: Probe
