@@ -81,6 +81,7 @@ class Prober(Struct, frozen=True):
         sent = self._send(dict(zip(wanted, made.exchanges, strict=True)), made.rounds, {})
         judged = {index: (self._evidence(check, sent, index, baseline=baseline), sent) for index, check in enumerate(checks)}
         outcomes = {index: self._judge(check, judged[index][0]) for index, check in enumerate(checks)}
+        self._make_up_for_losses(checks, judged, outcomes, baseline=baseline)
         self._insist(checks, judged, outcomes, enforced_at, baseline=baseline)
         for index, check in enumerate(checks):
             observation = judged[index][0].observation
@@ -106,6 +107,36 @@ class Prober(Struct, frozen=True):
             if one.enforced
         }
         return replace(exchange, awaited=frozenset(sides))
+
+    def _make_up_for_losses(
+        self, checks: Sequence[Check], judged: dict[int, tuple[Evidence, Round]], outcomes: dict[int, Judgement], *, baseline: bool
+    ) -> None:
+        """Send once more what ended in unknown for nothing but flows that were lost: the state is the same, and what is seen whole decides
+        by itself. Said in the judgement."""
+        lost = {index: outcomes[index].why for index in judged if outcomes[index].row == 1 and _lost_alone(judged[index][0])}
+        if not lost:
+            return
+        self._send_again(lost, checks, judged, outcomes, baseline=baseline)
+        for index, why in lost.items():
+            outcomes[index] = replace(outcomes[index], why=f"{outcomes[index].why} (asked again: at first {why})")
+
+    def _send_again(
+        self,
+        those: Iterable[int],
+        checks: Sequence[Check],
+        judged: dict[int, tuple[Evidence, Round]],
+        outcomes: dict[int, Judgement],
+        *,
+        baseline: bool,
+    ) -> None:
+        """Replace the evidence and the outcome of those checks; proofs of life stand."""
+        fresh = {index: again(judged[index][1].planned[index], self.stamp) for index in those}
+        proofs = {id_: seen for index in fresh for id_, seen in judged[index][1].observed.items() if seen.probe.liveness}
+        sent = self._send(fresh, rounds(tuple(fresh.values())), proofs)
+        for index in fresh:
+            evidence = self._evidence(checks[index], sent, index, baseline=baseline)
+            judged[index] = (evidence, sent)
+            outcomes[index] = self._judge(checks[index], evidence)
 
     def _insist(
         self,
@@ -140,13 +171,7 @@ class Prober(Struct, frozen=True):
             pending = [index for index in unsettled if left(index) > 0]
             if not pending:
                 continue
-            fresh = {index: again(judged[index][1].planned[index], self.stamp) for index in pending}
-            proofs = {id_: seen for index in pending for id_, seen in judged[index][1].observed.items() if seen.probe.liveness}
-            sent = self._send(fresh, rounds(tuple(fresh.values())), proofs)
-            for index in pending:
-                evidence = self._evidence(checks[index], sent, index, baseline=baseline)
-                judged[index] = (evidence, sent)
-                outcomes[index] = self._judge(checks[index], evidence)
+            self._send_again(pending, checks, judged, outcomes, baseline=baseline)
 
     def _send(self, planned: Mapping[int, Planned], order: Iterable[Sequence[Probe]], known: Mapping[int, Observation]) -> Round:
         """Send round by round. A probe whose lookup did not resolve is not sent: its client would not know where to."""
@@ -195,6 +220,12 @@ class Prober(Struct, frozen=True):
             unproven=expectation.action is Action.DENY and self.memory.seen_answered.isdisjoint(check.triples),
             enforced_after=max(0.0, seconds) if held else None,
         )
+
+
+def _lost_alone(evidence: Evidence) -> bool:
+    """Whether flows of what was sent were lost, and nothing else was wrong: not the baseline, not a probe that broke."""
+    seen = [each for each in (evidence.lookup, evidence.observation) if each is not None]
+    return not evidence.baseline and any(each.lost for each in seen) and all(each.result.ending is not Ending.ERROR for each in seen)
 
 
 def _resolved(lookup: Observation | None) -> bool:

@@ -12,8 +12,15 @@ from harness.clusters.kind.provision import Provisioner
 from harness.clusters.kind.record import Records
 from harness.clusters.kind.steps import Tell
 from harness.clusters.kind.wanted import Wanted
+from harness.clusters.kubernetes import dns_entries, lookups
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
+from harness.clusters.kubernetes.corefile import Entry
+from harness.clusters.kubernetes.dns_entries import DnsEntries
 from harness.errors import ClusterError
+
+
+_TTL = 30
+"""Seconds for which a name holds where its case does not say; the lab's too."""
 
 
 class KindCluster(KubernetesCluster):
@@ -46,12 +53,13 @@ class KindCluster(KubernetesCluster):
                     allow_clusterwide=True,
                 )
             )
+            self._dns = DnsEntries(self._api, self.run.id)
         except BaseException:
             self._leave()
             raise
 
     def capabilities_for(self, case: Case) -> Capabilities:
-        """What it can do; what the case calls external stands beside the cluster, where it can be made to."""
+        """What it can do; what the case calls external stands beside the cluster, and has its names, where it can be made to."""
         try:
             self._stand_in(case)
         except ClusterError as error:
@@ -81,6 +89,17 @@ class KindCluster(KubernetesCluster):
     def _stand_in(self, case: Case) -> None:
         if not self._mapped:
             self._options = replace(self._options, externals=self._outside.externals(case))
+            self._name(case)
+
+    def _name(self, case: Case) -> None:
+        """The cluster's DNS knows the names that the case asks for. ClusterError where it cannot be told."""
+        meant = lookups.outside(case, self._options.externals)
+        if not meant:
+            return
+        ttls = {name: spec.ttl or _TTL for spec in case.externals.values() for name in map(lookups.plain, spec.names)}
+        self._lifetime.begin()  # what is told now is to be found when this process is killed
+        if self._dns.tell(Entry(name, tuple(sorted(found)), ttls[name]) for name, found in meant.items()):
+            dns_entries.wait_known(self._api, meant)
 
     def _leave(self) -> None:
         """Idempotent. Nobody enters while the last one is leaving."""

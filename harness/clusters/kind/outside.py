@@ -1,8 +1,11 @@
 """What cases call external, for a kind cluster: one container beside its nodes, on the same network, that has every address and serves every port
-that a case asks for. So nothing outside this machine is ever asked. Not DNS: the pods of a cluster look no names up yet."""
+that a case asks for. So nothing outside this machine is ever asked. Not DNS: what has names gets addresses of its own here, and
+`harness.clusters.kubernetes.dns_entries` tells the cluster's DNS."""
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +19,9 @@ from harness.clusters.kubernetes.externals import Externals, Mapped
 from harness.clusters.kubernetes.objects import agent_text
 from harness.model.traffic import Family, Protocol
 
+_NAMED_V4 = ipaddress.IPv4Network("198.18.0.0/15")
+_NAMED_V6 = ipaddress.IPv6Network("2001:db8:18::/64")
+"""For tests of networks (RFC 2544) and for documentation (RFC 3849): nobody else has them."""
 _LABEL = "policy-harness/outside-of"
 _NETWORK = "kind"
 _STARTS_WITHIN = 300.0
@@ -93,10 +99,19 @@ def _containers(name: str) -> list[str]:
     return DOCKER.run("ps", "-a", "-q", "--filter", f"label={_LABEL}={name}", within=_QUICK).split()
 
 
+def own_addresses(name: str) -> tuple[str, ...]:
+    """Where what has this name (first) and no address is, in each case alike: two names that lead to one address would open each other."""
+    digest = hashlib.sha256(name.rstrip(".").lower().encode()).digest()
+    return str(_NAMED_V4[int.from_bytes(digest[:4], "big") % _NAMED_V4.num_addresses]), str(_NAMED_V6[int.from_bytes(digest[:8], "big")])
+
+
 def _asked(case: Case) -> Mapping[str, tuple[tuple[str, ...], frozenset[int]]]:
     """Addresses (() for any) and TCP ports of each external of a case, and of `world` where it is a target."""
     asked = {
-        name: (tuple(spec.addresses), frozenset(port.port for port in spec.ports if port.protocol is Protocol.TCP))
+        name: (
+            tuple(spec.addresses) or (own_addresses(spec.names[0]) if spec.names else ()),
+            frozenset(port.port for port in spec.ports if port.protocol is Protocol.TCP),
+        )
         for name, spec in case.externals.items()
     }
     world = {

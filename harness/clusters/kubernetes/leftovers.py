@@ -4,12 +4,13 @@ that run, and by `harness sweep` for those that were killed."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 from msgspec import Struct
 
+from harness.clusters.kubernetes import dns_entries
 from harness.clusters.kubernetes.client import API_ERRORS, Api, failure, said
 from harness.clusters.kubernetes.run import CASE_ANNOTATION, RUN_LABEL
 from harness.errors import ClusterError
@@ -29,6 +30,8 @@ class Kind(Struct, frozen=True):
 
 
 NAMESPACE = Kind("Namespace", "", "v1", "namespaces")
+DNS_NAMES = Kind("names in ConfigMap", "", "v1", "configmaps")
+"""Not objects: lines of the configuration of a cluster of the harness's own."""
 CLUSTERWIDE = (
     Kind("CiliumClusterwideNetworkPolicy", "cilium.io", "v2", "ciliumclusterwidenetworkpolicies"),
     Kind("CiliumCIDRGroup", "cilium.io", "v2", "ciliumcidrgroups"),
@@ -82,7 +85,25 @@ def find(api: Api, run: str = "") -> Found:
         else:
             leftovers += [_leftover(kind, each["metadata"]) for each in listed["items"]]
         done.add(kind.name)
-    return Found(tuple(leftovers), tuple(unseen))
+    return Found((*leftovers, *_names(api, run)), tuple(unseen))
+
+
+def _names(api: Api, run: str) -> list[Leftover]:
+    """Names that the cluster's DNS was told, as if each run had an object of its own there."""
+    try:
+        found = dns_entries.find(api)
+    except API_ERRORS as error:
+        raise failure("cannot read the configuration of the cluster's DNS", error) from None
+    since: dict[str, int] = {}
+    for entry in found:
+        for each in entry.runs:
+            since[each] = min(entry.since, since.get(each, entry.since))
+    where = f"{dns_entries.NAMESPACE}/{dns_entries.NAME}"
+    return [
+        Leftover(DNS_NAMES, f"{where} for run {each}", each, datetime.fromtimestamp(since[each], UTC))
+        for each in sorted(since)
+        if run in ("", each)
+    ]
 
 
 def _leftover(kind: Kind, metadata: Mapping[str, Any]) -> Leftover:
@@ -100,8 +121,14 @@ def remove(api: Api, leftovers: Iterable[Leftover]) -> None:
     """Ask for their deletion; clusterwide objects first, since those reach beyond the namespaces. ClusterError names those that were
     refused, after the others."""
     refused = []
-    for each in sorted(leftovers, key=lambda each: (each.kind == NAMESPACE, each.name)):
-        if each.going:
+    asked = tuple(leftovers)
+    if runs := [each.run for each in asked if each.kind == DNS_NAMES]:
+        try:
+            dns_entries.forget(api, runs)
+        except ClusterError as error:
+            refused.append(error.message)
+    for each in sorted(asked, key=lambda each: (each.kind == NAMESPACE, each.name)):
+        if each.going or each.kind == DNS_NAMES:
             continue
         try:
             _delete(api, each)

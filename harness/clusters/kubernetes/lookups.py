@@ -33,13 +33,14 @@ def _asked(case: Case) -> Iterator[str]:
     for phase in case.phases:
         for expectation in phase.expectations:
             if expectation.request is not None and expectation.request.kind is RequestKind.LOOKUP:
-                yield _plain(expectation.request.name)
+                yield plain(expectation.request.name)
             for target in expectation.targets:
                 if target.party.kind is PartyKind.NAME:
-                    yield _plain(target.party.name)
+                    yield plain(target.party.name)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name as it is compared: lower case, without a last dot."""
     return name.rstrip(".").lower()
 
 
@@ -49,7 +50,7 @@ def outside(case: Case, externals: Externals) -> Mapping[str, frozenset[str]]:
     return {
         name: frozenset(found.get(f"external:{spec.name}", ()))
         for spec in case.externals.values()
-        for name in map(_plain, spec.names)
+        for name in map(plain, spec.names)
         if name in wanted
     }
 
