@@ -18,7 +18,6 @@ from harness.clusters.kubernetes.corefile import Entry
 from harness.clusters.kubernetes.dns_entries import DnsEntries
 from harness.errors import ClusterError
 
-
 _TTL = 30
 """Seconds for which a name holds where its case does not say; the lab's too."""
 

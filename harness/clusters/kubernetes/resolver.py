@@ -19,7 +19,7 @@ from harness.errors import ClusterError
 from harness.model.cluster import ClusterState, Pod, Service, ServicePort
 from harness.model.traffic import Family, PodRef
 
-_SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
+SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _METADATA_NAME = "kubernetes.io/metadata.name"
 _NOT_FOUND = 404
 _PORT = 53
@@ -93,7 +93,7 @@ def _service(api: Api) -> Any:
         if error.status != _NOT_FOUND:
             raise
     try:
-        found = api.core.list_namespaced_service(KUBE_DNS.namespace, label_selector=_SELECTOR, _request_timeout=10).items
+        found = api.core.list_namespaced_service(KUBE_DNS.namespace, label_selector=SELECTOR, _request_timeout=10).items
     except API_ERRORS:
         return None  # docs/rbac/observe.yaml grants it; without, only the usual name is known
     return found[0] if found else None
