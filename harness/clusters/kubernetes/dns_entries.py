@@ -28,7 +28,9 @@ from harness.clusters.kubernetes.resolver import SELECTOR, Resolver
 from harness.errors import ClusterError
 from harness.model.traffic import Family
 
-NAMESPACE, NAME, KEY = "kube-system", "coredns", "Corefile"
+COREDNS = ("coredns", "kube-system")
+"""The ConfigMap's name and namespace, as kubeadm and kind make it."""
+KEY = "Corefile"
 KNOWN_WITHIN = 120.0
 """Seconds: the first time, CoreDNS looks at its configuration every 30 to 45 s."""
 _NUDGE = "policy-harness/names"
@@ -39,10 +41,10 @@ _ABSENT = frozenset({403, 404})
 class DnsEntries:
     """The names that one process's run needs, in one ConfigMap."""
 
-    def __init__(self, api: Api, run: str, *, namespace: str = NAMESPACE, name: str = NAME) -> None:
+    def __init__(self, api: Api, run: str, where: tuple[str, str] = COREDNS) -> None:
         self._api = api
         self._run = run
-        self._where = (name, namespace)
+        self._where = where
         self._told: dict[str, Entry] = {}
 
     def tell(self, wanted: Iterable[Entry]) -> bool:
@@ -75,10 +77,10 @@ class DnsEntries:
         return out
 
 
-def find(api: Api, *, namespace: str = NAMESPACE, name: str = NAME) -> tuple[Entry, ...]:
+def find(api: Api, where: tuple[str, str]) -> tuple[Entry, ...]:
     """The names that runs have told; none where this user may not look: then it is a cluster on which no run tells any."""
     try:
-        held = api.core.read_namespaced_config_map(name, namespace, _request_timeout=10)
+        held = api.core.read_namespaced_config_map(*where, _request_timeout=10)
     except ApiException as error:
         if error.status in _ABSENT:
             return ()
@@ -86,7 +88,7 @@ def find(api: Api, *, namespace: str = NAMESPACE, name: str = NAME) -> tuple[Ent
     return entries((held.data or {}).get(KEY, ""))
 
 
-def forget(api: Api, runs: Iterable[str], *, namespace: str = NAMESPACE, name: str = NAME) -> None:
+def forget(api: Api, runs: Iterable[str], where: tuple[str, str]) -> None:
     """Take out the names that only these runs needed. Nobody waits for it: what they led to is gone, or going."""
     gone = set(runs)
 
@@ -94,7 +96,7 @@ def forget(api: Api, runs: Iterable[str], *, namespace: str = NAMESPACE, name: s
         left = {key: replace(each, runs=tuple(run for run in each.runs if run not in gone)) for key, each in found.items()}
         return {key: each for key, each in left.items() if each.runs}
 
-    _change(api, (name, namespace), without)
+    _change(api, where, without)
 
 
 def wait_known(api: Api, wanted: Mapping[str, frozenset[str]], *, within: float = KNOWN_WITHIN) -> None:
@@ -110,7 +112,7 @@ def wait_known(api: Api, wanted: Mapping[str, frozenset[str]], *, within: float 
     except RetryError:
         raise ClusterError(
             f"the cluster's DNS does not lead from `{late[0]}` to {', '.join(sorted(wanted[late[0]]))} within {within:g} s",
-            hint=f"`kubectl -n {NAMESPACE} logs -l k8s-app=kube-dns` says whether it read its configuration",
+            hint=f"`kubectl -n {COREDNS[1]} logs -l k8s-app=kube-dns` says whether it read its configuration",
         ) from None
 
 

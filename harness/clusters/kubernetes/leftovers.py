@@ -91,16 +91,16 @@ def find(api: Api, run: str = "") -> Found:
 def _names(api: Api, run: str) -> list[Leftover]:
     """Names that the cluster's DNS was told, as if each run had an object of its own there."""
     try:
-        found = dns_entries.find(api)
+        found = dns_entries.find(api, dns_entries.COREDNS)
     except API_ERRORS as error:
         raise failure("cannot read the configuration of the cluster's DNS", error) from None
     since: dict[str, int] = {}
     for entry in found:
         for each in entry.runs:
             since[each] = min(entry.since, since.get(each, entry.since))
-    where = f"{dns_entries.NAMESPACE}/{dns_entries.NAME}"
+    name, namespace = dns_entries.COREDNS
     return [
-        Leftover(DNS_NAMES, f"{where} for run {each}", each, datetime.fromtimestamp(since[each], UTC))
+        Leftover(DNS_NAMES, f"{namespace}/{name} for run {each}", each, datetime.fromtimestamp(since[each], UTC))
         for each in sorted(since)
         if run in ("", each)
     ]
@@ -124,7 +124,7 @@ def remove(api: Api, leftovers: Iterable[Leftover]) -> None:
     asked = tuple(leftovers)
     if runs := [each.run for each in asked if each.kind == DNS_NAMES]:
         try:
-            dns_entries.forget(api, runs)
+            dns_entries.forget(api, runs, dns_entries.COREDNS)
         except ClusterError as error:
             refused.append(error.message)
     for each in sorted(asked, key=lambda each: (each.kind == NAMESPACE, each.name)):

@@ -183,6 +183,16 @@ def test_what_is_switched_off_is_lacking_with_the_switch():
     assert {"l7-http", "ipv6", "nodes-2", "nodes-3"} <= found(Facts("1.20.0", {"enable-ipv6": "true"}, 3)).features
 
 
+def test_names_need_the_dns_proxy_and_its_plain_refusal():
+    assert {"l7-dns", "fqdn"} <= found(Facts("1.20.0", {}, 1)).features
+    off = found(Facts("1.20.0", {"enable-l7-proxy": "false"}, 1)).lacking
+    assert "enable-l7-proxy" in off["l7-dns"]
+    assert "enable-l7-proxy" in off["fqdn"]
+    alike = found(Facts("1.20.0", {"tofqdns-dns-reject-response-code": "nameError"}, 1))
+    assert "'nameError'" in alike.lacking["l7-dns"]
+    assert "fqdn" in alike.features
+
+
 def test_what_must_be_allowed_says_by_what():
     asked = {"host-endpoints": "--allow-host", "clusterwide": "--allow-clusterwide", "cidr-group": "--allow-clusterwide"}
     cluster = found(Facts("1.20.0", {}, 2))
