@@ -103,7 +103,7 @@ def _side(evaluator: Evaluator, traffic: Traffic, direction: Direction, verdict:
     almost: tuple[NearRule, ...] = ()
     if choice is not None and verdict.decision is not Decision.ERROR:
         misses = Misses(evaluator, choice, Seen(str(other), evaluator.position(other, subject.node)), traffic)
-        found = [NearRule(rule.ref, rule.deny, misses.of(rule)) for rule in rules if rule.peers != () or rule.ports]
+        found = [NearRule(rule.ref, rule.deny, misses.of(rule)) for rule in subjects.rules_of(choice) if rule.peers != () or rule.ports]
         silent = tuple(each for each in found if each.misses and each.ref in verdict.rules)
         contrary = verdict.decision is Decision.ALLOW and verdict.l7 is not L7Decision.DENY
         others = [each for each in found if each.deny is contrary and each.misses and each.ref not in verdict.rules]

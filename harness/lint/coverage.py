@@ -113,8 +113,9 @@ def peers_of(rule: Rule) -> tuple[PeerSelector, ...]:
 
 
 def _matches_something(rule: Rule) -> bool:
-    """Whether a rule, by what it says, matches any traffic. Services are resolved elsewhere: what they mean is not known here."""
-    if rule.peers is None or rule.services or not (rule.peers or rule.ports):
+    """Whether a rule, by what it says, matches any traffic. Services are resolved elsewhere: what they mean is not known here, no more than
+    what other rules require of it."""
+    if rule.peers is None or rule.services or rule.requires or not (rule.peers or rule.ports):
         return False
     return not rule.ports or any(each.ports for each in rule.ports)
 

@@ -26,6 +26,7 @@ from harness.policy.rules import (
     LabelSelector,
     PeerSelector,
     PortRule,
+    Requirement,
     Rule,
     ServiceSelector,
 )
@@ -96,6 +97,8 @@ class _SpecParser:
                     services=services,
                     auth=auth,
                     order=(resource, index),
+                    endpoints=bool(each.get(f"{element.way}Endpoints")),
+                    requires=element.requires(),
                 )
                 index += 1
 
@@ -163,7 +166,7 @@ class _Element:
                 f"{self.path}.{self.way}Nodes",
                 'FromNodes/ToNodes rules can only be applied when the "enable-node-selector-labels" flag is set',
             )
-        found: list[PeerSelector] = [*self._endpoints(), *self._nodes(), *self._entities(), *self._cidrs(), *self._cidr_sets()]
+        found: list[PeerSelector] = [*self._selectors("Endpoints"), *self._nodes(), *self._entities(), *self._cidrs(), *self._cidr_sets()]
         services = self._services()
         found += self._fqdns()
         found += (GroupsSelector(str(each)) for each in self._list("Groups") or ())
@@ -174,6 +177,10 @@ class _Element:
         # Of peers that are listed twice Cilium keeps one.
         return None if nobody else tuple(dict.fromkeys(found)), services
 
+    def requires(self) -> tuple[Requirement, ...]:
+        """What fromRequires/toRequires ask, all of it; the schema has no item of them after Cilium 1.18."""
+        return tuple(requirement for each in self._selectors("Requires") for requirement in each.requirements)
+
     def _check_one_kind(self) -> None:
         suffixes = ["Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "Groups"]
         if not self.ingress:
@@ -182,9 +189,9 @@ class _Element:
         if len(present) > 1:
             raise agent(self.path, f"combining {present[0]} and {present[1]} is not supported yet")
 
-    def _endpoints(self) -> Iterator[PeerSelector]:
-        for index, each in enumerate(self._list("Endpoints") or ()):
-            draft = selector.cilium_draft(each, f"{self.path}.{self.way}Endpoints[{index}]", self.options)
+    def _selectors(self, suffix: str) -> Iterator[LabelSelector]:
+        for index, each in enumerate(self._list(suffix) or ()):
+            draft = selector.cilium_draft(each, f"{self.path}.{self.way}{suffix}[{index}]", self.options)
             yield selector.peer(draft, self.namespace, self.options, matches_init=self.matches_init)
 
     def _nodes(self) -> Iterator[PeerSelector]:

@@ -16,7 +16,7 @@ from harness.policy import schema, validate
 from harness.policy.entities import ALL
 from harness.policy.options import Options
 from harness.policy.prefix import parse_prefix
-from harness.policy.rules import CIDRSelector, PeerSelector, PortProtocol, PortRule, Rule
+from harness.policy.rules import CIDRSelector, LabelSelector, PeerSelector, PortProtocol, PortRule, Rule
 from harness.policy.schema import Check, Problem, array, integer, mapping, record, string
 from harness.policy.selector import SelectorDraft, kubernetes_draft
 from harness.policy.validate import Refusal
@@ -159,6 +159,7 @@ def parse_knp(spec: Any, ref: PolicyRef, options: Options) -> tuple[Rule, ...]:
             peers=peers,
             ports=ports,
             order=(f"netpol/{ref.namespace}/{ref.name}", index),
+            endpoints=all(isinstance(each, LabelSelector) for each in peers or ()),
         )
         for index, (direction, path, peers, ports) in enumerate([*ingress, *egress])
     )

@@ -91,6 +91,7 @@ class Rows:
         select = self._evaluator.identities.select
         return (
             rule.auth is None
+            and not self._subjects.requiring
             and all(each.parser is Parser.NONE for each in rule.ports)
             and not any(select(each).maybe for each in rule.peers or ())
         )

@@ -253,6 +253,10 @@ class Rule(Struct, frozen=True):
     auth: AuthMode | None = None
     order: tuple[str, int] = ("", 0)
     """Cilium's processing order: resource id, index."""
+    endpoints: bool = False
+    """Whether the peers are fromEndpoints/toEndpoints, or a NetworkPolicy's pods: those that `requires` narrows."""
+    requires: tuple[Requirement, ...] = ()
+    """fromRequires/toRequires, up to Cilium 1.18: what endpoints must be as well that any rule of the same subject names as its peers."""
 
 
 class Policy(Struct, frozen=True):

@@ -86,6 +86,8 @@ class Subjects:
         self._by_subject: dict[Subject, dict[Direction, DirectionTable]] = {}
         self._cluster_ports: dict[tuple[str, int], int] = {}
         self._identity_ports: dict[int, dict[tuple[str, int], int]] = {}
+        self.requiring = any(rule.requires for rule in self.rules)
+        """Whether any rule narrows what others say."""
         self.names_used = [frozenset(port.name for each in rule.ports for port in each.ports if port.name) for rule in self.rules]
         self._selecting = self._by_position()
         self._add_endpoints()
@@ -152,6 +154,15 @@ class Subjects:
             )
         return found
 
+    def rules_of(self, choice: Choice) -> list[Rule]:
+        """The rules that a table is made of. What one of them requires (fromRequires, toRequires) narrows the endpoints that all of the
+        same kind, allow or deny, let in: Cilium 1.18, `rule.resolveIngressPolicy` and `GetSourceEndpointSelectorsWithRequirements`."""
+        rules = [self.rules[place] for place in choice.places]
+        if not self.requiring:
+            return rules
+        required = {deny: tuple(each for rule in rules if rule.deny is deny for each in rule.requires) for deny in (False, True)}
+        return [_narrowed(rule, required[rule.deny]) for rule in rules]
+
     def choice(self, subject: Subject, direction: Direction) -> Choice | None:
         """What the endpoint's table in a direction is made of; None where nothing is enforced. Equal choices have one table."""
         if self.options.enforcement == "never":
@@ -180,7 +191,7 @@ class Subjects:
     def _made(self, key: int, choice: Choice | None) -> DirectionTable:
         if choice is None:
             return DirectionTable(key, enforced=False, default=Decision.ALLOW)
-        rules = [self.rules[place] for place in choice.places]
+        rules = self.rules_of(choice)
         selecting = tuple(dict.fromkeys(rule.ref.policy for rule in rules))
         filters = self._filters_for(choice)
         if isinstance(filters, str):
@@ -193,7 +204,7 @@ class Subjects:
         found = self._filters.get(key)
         if found is None:
             try:
-                found = build_filters((self.rules[place] for place in choice.places), default_deny=choice.default_deny)
+                found = build_filters(self.rules_of(choice), default_deny=choice.default_deny)
             except MergeConflict as conflict:
                 found = str(conflict)
             self._filters[key] = found
@@ -284,6 +295,13 @@ def _resolve_services(rule: Rule, services: Iterable[Service], options: Options)
         else:
             peers += (CIDRSelector(parse_address(text)) for text in service.backends)
     return replace(rule, peers=(*rule.peers, *dict.fromkeys(peers)))
+
+
+def _narrowed(rule: Rule, required: tuple[Requirement, ...]) -> Rule:
+    if not required or not rule.endpoints or rule.peers is None:
+        return rule
+    selectors = (each for each in rule.peers if isinstance(each, LabelSelector))
+    return replace(rule, peers=tuple(LabelSelector(each.requirements + required) for each in selectors))
 
 
 def _service_matches(selector: ServiceSelector, service: Service) -> bool:
