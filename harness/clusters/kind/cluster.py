@@ -7,19 +7,15 @@ from msgspec.structs import replace
 
 from harness.cases.case import Case, Placement
 from harness.clusters.base import Capabilities
-from harness.clusters.kind.outside import Outside
+from harness.clusters.kind.outside import Outside, entries
 from harness.clusters.kind.provision import Provisioner
 from harness.clusters.kind.record import Records
 from harness.clusters.kind.steps import Tell
 from harness.clusters.kind.wanted import Wanted
-from harness.clusters.kubernetes import dns_entries, lookups
+from harness.clusters.kubernetes import dns_entries
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
-from harness.clusters.kubernetes.corefile import Entry
 from harness.clusters.kubernetes.dns_entries import DnsEntries
 from harness.errors import ClusterError
-
-_TTL = 30
-"""Seconds for which a name holds where its case does not say; the lab's too."""
 
 
 class KindCluster(KubernetesCluster):
@@ -92,13 +88,12 @@ class KindCluster(KubernetesCluster):
 
     def _name(self, case: Case) -> None:
         """The cluster's DNS knows the names that the case asks for. ClusterError where it cannot be told."""
-        meant = lookups.outside(case, self._options.externals)
-        if not meant:
+        wanted = entries(case, self._options.externals)
+        if not wanted:
             return
-        ttls = {name: spec.ttl or _TTL for spec in case.externals.values() for name in map(lookups.plain, spec.names)}
         self._lifetime.begin()  # what is told now is to be found when this process is killed
-        if self._dns.tell(Entry(name, tuple(sorted(found)), ttls[name]) for name, found in meant.items()):
-            dns_entries.wait_known(self._api, meant)
+        if self._dns.tell(wanted):
+            dns_entries.wait_known(self._api, {each.name: frozenset(each.addresses) for each in wanted})
 
     def _leave(self) -> None:
         """Idempotent. Nobody enters while the last one is leaving."""

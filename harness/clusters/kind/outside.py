@@ -15,13 +15,19 @@ from harness.cases.names import WORLD
 from harness.clusters.kind.nodes import names
 from harness.clusters.kind.program import DOCKER
 from harness.clusters.kind.record import Records
+from harness.clusters.kubernetes.corefile import Entry
 from harness.clusters.kubernetes.externals import Externals, Mapped
+from harness.clusters.kubernetes.lookups import outside, plain
 from harness.clusters.kubernetes.objects import agent_text
 from harness.model.traffic import Family, Protocol
 
 _NAMED_V4 = ipaddress.IPv4Network("198.18.0.0/15")
 _NAMED_V6 = ipaddress.IPv6Network("2001:db8:18::/64")
 """For tests of networks (RFC 2544) and for documentation (RFC 3849): nobody else has them."""
+_TTL = 30
+"""Seconds for which a name holds where its case does not say; the lab's too."""
+_LONGEST_TTL = 65535
+"""What CoreDNS's `hosts` takes."""
 _LABEL = "policy-harness/outside-of"
 _NETWORK = "kind"
 _STARTS_WITHIN = 300.0
@@ -44,12 +50,12 @@ class Outside:
 
     def externals(self, case: Case) -> Externals:
         """Where what the case calls external is, after seeing to it that it is there. ClusterError where that cannot be had."""
-        asked = _asked(case)
-        if not asked:
+        wanted = asked(case)
+        if not wanted:
             return Externals()
         with self.records.lock(f"{self.name}-outside"):
             self._start()
-            mapped = {name: Mapped(addresses or self._own, ports) for name, (addresses, ports) in asked.items()}
+            mapped = {name: Mapped(addresses or self._own, ports) for name, (addresses, ports) in wanted.items()}
             self._address({address for each in mapped.values() for address in each.addresses} - {*self._own})
             self._serve({port for each in mapped.values() for port in each.ports})
         return Externals(f"the kind cluster {self.name}", mapped)
@@ -99,15 +105,21 @@ def _containers(name: str) -> list[str]:
     return DOCKER.run("ps", "-a", "-q", "--filter", f"label={_LABEL}={name}", within=_QUICK).split()
 
 
+def entries(case: Case, externals: Externals) -> tuple[Entry, ...]:
+    """What the cluster's DNS must know of what is outside, for the names that the case asks for."""
+    ttls = {name: min(spec.ttl or _TTL, _LONGEST_TTL) for spec in case.externals.values() for name in map(plain, spec.names)}
+    return tuple(Entry(name, tuple(sorted(found)), ttls[name]) for name, found in sorted(outside(case, externals).items()))
+
+
 def own_addresses(name: str) -> tuple[str, ...]:
     """Where what has this name (first) and no address is, in each case alike: two names that lead to one address would open each other."""
-    digest = hashlib.sha256(name.rstrip(".").lower().encode()).digest()
+    digest = hashlib.sha256(plain(name).encode()).digest()
     return str(_NAMED_V4[int.from_bytes(digest[:4], "big") % _NAMED_V4.num_addresses]), str(_NAMED_V6[int.from_bytes(digest[:8], "big")])
 
 
-def _asked(case: Case) -> Mapping[str, tuple[tuple[str, ...], frozenset[int]]]:
+def asked(case: Case) -> Mapping[str, tuple[tuple[str, ...], frozenset[int]]]:
     """Addresses (() for any) and TCP ports of each external of a case, and of `world` where it is a target."""
-    asked = {
+    found = {
         name: (
             tuple(spec.addresses) or (own_addresses(spec.names[0]) if spec.names else ()),
             frozenset(port.port for port in spec.ports if port.protocol is Protocol.TCP),
@@ -121,4 +133,4 @@ def _asked(case: Case) -> Mapping[str, tuple[tuple[str, ...], frozenset[int]]]:
         for target in expectation.targets
         if target.party.kind is PartyKind.BUILTIN and target.party.name == WORLD and target.protocol is Protocol.TCP and target.port
     }
-    return {**asked, WORLD: ((), frozenset(world))} if world else asked
+    return {**found, WORLD: ((), frozenset(world))} if world else found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import textwrap
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from harness.cases.load import load_cases
 from harness.clusters.kind import outside
 from harness.clusters.kind.outside import Outside
 from harness.clusters.kind.record import Records
+from harness.clusters.kubernetes.corefile import Entry
+from harness.clusters.kubernetes.externals import Externals, Mapped
 from harness.errors import ProgramError
 
 CASE = """
@@ -74,6 +79,48 @@ def test_what_cannot_be_started_says_why(beside, contract, tmp_path):
     contract.play("no-outside", "run-outside-fails")
     with pytest.raises(ProgramError, match="context deadline exceeded"):
         beside.externals(case(tmp_path))
+
+
+SUITES = Path(__file__).parents[3] / "suites"
+
+
+@cache
+def shipped() -> list[tuple[str, Entry]]:
+    """The names of the shipped cases, as a kind cluster's DNS would be told them: case and entry."""
+    found = []
+    for path in sorted(SUITES.rglob("test_*.yaml")):
+        for each in load_cases(path):
+            mapped = {name: Mapped(tuple(addresses), ports) for name, (addresses, ports) in outside.asked(each).items() if addresses}
+            found += [(each.name, entry) for entry in outside.entries(each, Externals("kind", mapped))]
+    return found
+
+
+def test_no_name_of_a_shipped_case_leads_another_case_elsewhere():
+    by_name: dict[str, set[tuple]] = {}
+    for _, entry in shipped():
+        by_name.setdefault(entry.name, set()).add((entry.addresses, entry.ttl))
+    assert len(by_name) > 20
+    assert {name: led for name, led in by_name.items() if len(led) > 1} == {}
+
+
+def test_names_share_an_address_only_where_their_case_says_so():
+    by_address: dict[tuple[str, str], set[str]] = {}
+    for case_name, entry in shipped():
+        for address in entry.addresses:
+            by_address.setdefault((case_name, address), set()).add(entry.name)
+    shared = {names for names in map(frozenset, by_address.values()) if len(names) > 1}
+    assert frozenset({"assets.cdn.example", "tracker.cdn.example"}) in shared
+    assert not any("api.stripe.com" in names and "api.paypal.com" in names for names in shared)
+
+
+def test_what_has_names_gets_an_address_that_is_its_own_in_every_case(tmp_path):
+    named = CASE.replace("partner: {ports: [8443]}", "partner: {names: [API.Partner.example, partner.example], ports: [8443], ttl: 86400}")
+    asked = case(tmp_path, named.replace("partner:8443,", "api.partner.example:8443,"))
+    addresses, _ = outside.asked(asked)["partner"]
+    assert addresses == outside.own_addresses("api.partner.example") != outside.own_addresses("partner.example")
+    assert [ipaddress.ip_address(each).version for each in addresses] == [4, 6]
+    externals = Externals("kind", {"partner": Mapped(addresses, frozenset({8443}))})
+    assert outside.entries(asked, externals) == (Entry("api.partner.example", tuple(sorted(addresses)), 65535),)
 
 
 def test_it_goes_with_the_cluster(contract):
