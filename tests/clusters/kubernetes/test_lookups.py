@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from harness.cases.load import load_cases
-from harness.clusters.kubernetes import lookups
+from harness.clusters.kubernetes import dns_entries, lookups
+from harness.clusters.kubernetes.client import Api, addresses
 from harness.clusters.kubernetes.cluster import KubernetesCluster, KubernetesOptions
 from harness.clusters.kubernetes.externals import Externals, Mapped
 from harness.engine.events import CheckFinished, Event
 from harness.engine.session import Session
 from harness.engine.settings import Settings
+from harness.model.probe import Ending, Probe, Site
+from harness.model.traffic import Family, Protocol, Request, RequestKind
 
 CONTEXT = os.environ.get("HARNESS_TEST_KUBE_CONTEXT", "")
 on_cluster = pytest.mark.skipif(
@@ -130,6 +133,43 @@ def test_what_is_outside_is_had_only_where_its_names_lead_there(tmp_path):
     finally:
         cluster.close()
     assert said.lacking["externals"] == "the cluster's DNS leads from `api.stripe.example` to nothing, not to 192.0.2.1"
+
+
+API_SERVER = "kubernetes.default.svc.cluster.local"
+"""A name that every cluster knows, whatever it is for."""
+KNOWN = f"""
+    case: a name that the cluster knows
+    namespace: shop
+    endpoints: {{client: {{}}}}
+    externals: {{known: {{names: [{API_SERVER}], ports: [443]}}}}
+    phases:
+      baseline:
+        - allow: client -> kube-dns lookup {API_SERVER}
+"""
+
+
+@on_cluster
+def test_a_name_that_leads_elsewhere_than_its_case_says_proves_nothing(tmp_path):
+    externals = Externals("FILE", {"known": Mapped(("192.0.2.1",), frozenset({443}))})
+    cluster = KubernetesCluster(KubernetesOptions(context=CONTEXT, externals=externals, flows=False))
+    try:
+        placement = cluster.prepare(load(tmp_path, KNOWN))
+        address = next(each for each in placement.addresses["service:kube-system/kube-dns"])
+        request = Request(RequestKind.LOOKUP, name=API_SERVER)
+        family, site = Family.of(address), Site("pod", "shop/client")
+        probe = Probe(1, site, Protocol.UDP, family, address, 53, "abc", 5.0, ("kube-system/coredns",), request, "dns")
+        (seen,) = cluster.probe([probe])
+    finally:
+        cluster.close()
+    assert seen.result.ending is Ending.ERROR
+    assert seen.result.detail.endswith("by the cluster's DNS, and to 192.0.2.1 in the case")
+
+
+@on_cluster
+def test_what_every_dns_pod_knows_is_not_waited_for():
+    api = Api.connect(CONTEXT)
+    service = api.core.read_namespaced_service("kubernetes", "default")
+    dns_entries.wait_known(api, {API_SERVER: frozenset(addresses(service.spec, "cluster"))}, within=5.0)
 
 
 def test_only_names_that_are_asked_for_must_lead_somewhere(tmp_path):
