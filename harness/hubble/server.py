@@ -8,6 +8,7 @@ TCP address by whoever asked for it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from harness.hubble.store import Entry, FlowStore, Reader
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _GRACE = 0.2
 """How long a stream may take to end when the server closes (s)."""
+_GATHER, _WINDOW, _MANY = 0.002, 0.01, 16
+"""Where more than so many flows come within the window (s), those that follow are gathered (s) before they are written."""
 _SERVING = b"\x08\x01"
 """A HealthCheckResponse with status SERVING."""
 
@@ -159,6 +162,7 @@ class _Observer:
         await context.send_initial_metadata(())
         limits = _Limits(request)
         batch = limit(request)
+        pace = _Pace()
         while True:
             out = []
             for entry in reader.take():
@@ -171,12 +175,15 @@ class _Observer:
                 out.append(entry.encoded if mask is None or entry.lost else _masked(entry, mask))
             for first in range(0, len(out), batch):
                 await context.write(pack(out[first : first + batch]))
+            pace.wrote(len(out))
             if limits.reached:
                 return
             if self._store.end == reader.position:
                 if not request.follow or self._closed:
                     return
                 await reader.wait()
+                if batch > 1 and pace.busy:
+                    await asyncio.sleep(_GATHER)
             else:
                 # A long run of unwanted flows must not hold up the packets, which share this loop.
                 await asyncio.sleep(0)
@@ -225,6 +232,21 @@ class _Observer:
             response.num_connected_nodes.value = len(self._nodes)
             response.num_unavailable_nodes.value = 0
         return response
+
+
+class _Pace:
+    """Whether flows come so fast that some had better travel together: a message costs far more than a flow, and waiting costs time."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._count = 0
+        self.busy = False
+
+    def wrote(self, count: int) -> None:
+        now = time.monotonic()
+        if now - self._began > _WINDOW:
+            self._began, self._count, self.busy = now, 0, self._count > _MANY
+        self._count += count
 
 
 class _Limits:
