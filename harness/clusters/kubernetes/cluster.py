@@ -21,12 +21,12 @@ from harness.clusters.kubernetes.client import API_ERRORS, Api, translated
 from harness.clusters.kubernetes.deploy import delete_namespaces, deploy
 from harness.clusters.kubernetes.enforcement import Agents
 from harness.clusters.kubernetes.externals import Externals
+from harness.clusters.kubernetes.flows import Flows
 from harness.clusters.kubernetes.foreign import foreign
 from harness.clusters.kubernetes.lifetime import Lifetime
 from harness.clusters.kubernetes.objects import case_objects
 from harness.clusters.kubernetes.pods import PodAgent
 from harness.clusters.kubernetes.policies import Policies
-from harness.clusters.kubernetes.relay import Forward, credentials, find_relay, server_name
 from harness.clusters.kubernetes.rename import Renaming
 from harness.clusters.kubernetes.resolver import Resolver
 from harness.clusters.kubernetes.run import RunId
@@ -35,7 +35,6 @@ from harness.clusters.kubernetes.settle import Settling
 from harness.clusters.kubernetes.wishes import PodOptions
 from harness.clusters.observe import observe
 from harness.errors import ClusterError, FlowsUnavailableError, ImageUnavailableError
-from harness.hubble.client import FlowFeed, Observer
 from harness.model.cluster import CIDRGroup
 from harness.model.probe import Probe
 from harness.model.verdict import PolicyError, PolicyRef, PolicyStatus
@@ -85,15 +84,6 @@ class _Open:
     """What was in force when that was last waited for."""
 
 
-@dataclass(slots=True)
-class _Flows:
-    """The way to Relay and what is read there."""
-
-    forward: Forward
-    observer: Observer
-    feed: FlowFeed
-
-
 class KubernetesCluster:
     """Never deletes a cluster, nor anything that it did not create itself. What it creates carries the run's label."""
 
@@ -119,7 +109,7 @@ class KubernetesCluster:
         self._groups: list[CIDRGroup] = []
         self._no_image: ImageUnavailableError | None = None
         """What kept the first case from running keeps all others too: they do not wait for it again."""
-        self._flows: _Flows | None = None
+        self._flows: Flows | None = None
         self.without_flows = ""
         """Why there are no flows, where there are none."""
         self._nodes = places.nodes_for(self._api, self._options.pods)
@@ -300,7 +290,7 @@ class KubernetesCluster:
             flows, self._flows = self._flows, None
             try:
                 if flows is not None:
-                    background.wait_for(_close(flows))
+                    flows.close()
             finally:
                 self._lifetime.end()
 
@@ -358,37 +348,11 @@ class KubernetesCluster:
             self.without_flows = "switched off"
             return
         try:
-            relay = find_relay(self._api)
-            trusted = credentials(self._api, relay)
-            forward = Forward(self._api, relay.namespace, relay.pod, relay.port)
-            try:
-                self._flows = background.wait_for(_follow(forward, trusted, server_name(relay) or ""))
-            except BaseException:
-                forward.close()
-                raise
+            self._flows = Flows.connect(self._api)
         except FlowsUnavailableError as error:
             if self._options.require_flows:
                 raise
             self.without_flows = error.message
-
-
-async def _follow(forward: Forward, trusted: Any, name: str) -> _Flows:
-    observer = await Observer.connect(forward.address, credentials=trusted, server_name=name, within=10.0)
-    feed = FlowFeed(observer)
-    try:
-        await feed.start()
-    except BaseException:
-        await observer.close()
-        raise
-    return _Flows(forward, observer, feed)
-
-
-async def _close(flows: _Flows) -> None:
-    try:
-        await flows.feed.close()
-        await flows.observer.close()
-    finally:
-        flows.forward.close()
 
 
 def _renamed(probe: Probe, renaming: Renaming) -> Probe:
