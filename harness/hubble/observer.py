@@ -16,6 +16,9 @@ from harness.hubble.proto import SERVICE, flow_pb2, observer_pb2
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # an Observer is on this machine or behind a port-forward, never behind a web proxy
     ("grpc.max_receive_message_length", 16 << 20),
+    # gRPC waits ever longer between attempts, up to two minutes: a Relay that is back would stay unseen for as long as it was away.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
 

@@ -222,6 +222,27 @@ def test_a_stream_that_ends_is_said_and_the_feed_comes_back(tmp_path: Path):
     asyncio.run(run())
 
 
+def test_a_server_that_was_away_for_long_is_found_at_once_when_it_is_back(tmp_path: Path):
+    async def run() -> None:
+        store = FlowStore(64)
+        addresses = [f"unix://{tmp_path}/hubble.sock"]
+        server = await serve(store, addresses)
+        async with await Observer.connect(addresses[0]) as observer:
+            feed = FlowFeed(observer, retry=0.01)
+            await feed.start()
+            await server.close()
+            await feed.back(within=3)  # by itself gRPC would try again after 1, 2.6, 5.2 seconds
+            assert feed.broken is not None
+            server = await serve(store, addresses)
+            began = time.monotonic()
+            await feed.back(within=30)
+            assert time.monotonic() - began < 1.5
+            await feed.close()
+        await server.close()
+
+    asyncio.run(run())
+
+
 def test_closing_the_connection_under_a_feed_is_said_too(tmp_path: Path):
     async def run() -> None:
         async with observing(tmp_path) as (_, observer):
