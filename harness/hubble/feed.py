@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 import grpc.aio
@@ -109,7 +111,9 @@ class FlowFeed:
         self.received = 0
         """Flows received so far."""
         self._overwritten = 0
-        self._expected: list[tuple[int, asyncio.Future[None]]] = []
+        self._expected: list[tuple[int, int, asyncio.Future[None]]] = []
+        """A heap: how many flows somebody waits for, in which order they came, and what tells them."""
+        self._order = count()
         self._back = asyncio.Event()
 
     async def start(self, *, within: float = 5.0) -> None:
@@ -183,21 +187,17 @@ class FlowFeed:
         if self._gaps or self.received + self._overwritten >= flows:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._expected.append((flows, reached))
+        heappush(self._expected, (flows, next(self._order), reached))
         with suppress(TimeoutError):
             await asyncio.wait_for(reached, within)
 
     def _counted(self) -> None:
         """Let those go on who waited for as much as there is now."""
-        left = []
-        for flows, reached in self._expected:
-            if reached.done():
-                continue
-            if self._gaps or self.received + self._overwritten >= flows:
+        there = self.received + self._overwritten
+        while self._expected and (self._gaps or there >= self._expected[0][0]):
+            _, _, reached = heappop(self._expected)
+            if not reached.done():
                 reached.set_result(None)
-            else:
-                left.append((flows, reached))
-        self._expected = left
 
     # The stream
 
