@@ -15,10 +15,11 @@ from typing import Any
 
 import grpc.aio
 
+from harness.errors import FlowsUnavailableError
 from harness.hubble.batch import ask, unpack
 from harness.hubble.convert import five_tuple_of, flow_of, lost_of, time_of
 from harness.hubble.match import FlowKey, canonical, touches
-from harness.hubble.observer import Observer, flows_request, unavailable
+from harness.hubble.observer import ConnectionClosedError, Observer, flows_request, unavailable
 from harness.hubble.proto import flow_pb2, observer_pb2, relay_pb2
 from harness.hubble.store import RING_BUFFER
 from harness.model.flow import Flow, LostEvents
@@ -26,6 +27,12 @@ from harness.model.traffic import Protocol
 
 STREAM_LOST = "stream lost"
 NODE_UNAVAILABLE = "node unavailable"
+
+_TOO_FEW = 2
+"""A ring with fewer events is no place to begin at: Cilium begins two before the next that will be written, and below zero that is a place
+which is written when the ring is full (`LastWriteParallel` in pkg/hubble/container/ring.go). Who asked before then hears nothing until then."""
+_LOOK = 0.5
+"""How often to look whether who says nothing has something to say (s)."""
 
 _PORTS = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
 _TYPES = {"ICMPv4": Protocol.ICMP, "ICMPv6": Protocol.ICMPV6}
@@ -103,6 +110,8 @@ class FlowFeed:
         self._lost: deque[LostEvents] = deque(maxlen=4096)
         self._gaps: list[_Gap] = []
         self._down: dict[str, _Gap] = {}
+        self._asked_early: set[str] = set()
+        """Nodes whose rings may have held too few flows when they were asked, and that said nothing since (see `_short`)."""
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
         self._last_time = 0
@@ -212,39 +221,66 @@ class FlowFeed:
     async def _follow_on(self) -> None:
         since = self._clock() - self._margin
         while True:
-            request = flows_request(follow=True, since=since)
-            request.whitelist.extend(self._whitelist)
-            ask(request)
             try:
-                call = self._observer.stream(request)
-            except grpc.aio.UsageError:
-                self._break("the connection was closed")
-                return
-            metadata = asyncio.create_task(self._await_metadata(call))
-            try:
-                async for response in call:
-                    self._begin()
-                    for one in unpack(response):
-                        self._dispatch(one)
-                reason = f"the Observer at {self._observer.target} ended the stream"
-            except grpc.aio.AioRpcError as error:
-                failure = unavailable(self._observer.target, error)
+                held = await self._observer.held()
+                self._asked_early = {_short(node) for node, flows in held.items() if flows < _TOO_FEW}
+                reason = await self._read(since)
+            except FlowsUnavailableError as failure:
                 reason = failure.message
                 if self._begun is not None and not self._begun.done():
                     self._begun.set_exception(failure)
                     return
-            except asyncio.CancelledError:
-                if self._cancelled():
-                    raise
-                # gRPC's way to say that the channel was closed under us; nothing comes any more.
-                self._break("the connection was closed")
-                return
-            finally:
-                metadata.cancel()
-                call.cancel()
-            self._break(reason)
-            await asyncio.sleep(self._retry)
-            since = (self._last_time or since) - self._margin
+                if isinstance(failure, ConnectionClosedError):
+                    self._break(reason)
+                    return
+            if reason:
+                self._break(reason)
+                await asyncio.sleep(self._retry)
+            if self._last_time:
+                since = self._last_time - self._margin
+
+    async def _read(self, since: int) -> str:
+        """One stream to its end; why it ended, or '' where it is to be asked for again. FlowsUnavailableError when it breaks."""
+        request = flows_request(follow=True, since=since)
+        request.whitelist.extend(self._whitelist)
+        ask(request)
+        call = self._observer.stream(request)
+        metadata = asyncio.create_task(self._await_metadata(call))
+        unheard = asyncio.create_task(self._until_unheard(call))
+        try:
+            async for response in call:
+                self._begin()
+                for one in unpack(response):
+                    self._dispatch(one)
+        except grpc.aio.AioRpcError as error:
+            raise unavailable(self._observer.target, error) from error
+        except asyncio.CancelledError:
+            if self._cancelled():
+                raise
+            if unheard.done() and not unheard.cancelled():
+                return ""
+            # gRPC's way to say that the channel was closed under us; nothing comes any more.
+            raise ConnectionClosedError("the connection was closed") from None
+        else:
+            return f"the Observer at {self._observer.target} ended the stream"
+        finally:
+            metadata.cancel()
+            unheard.cancel()
+            call.cancel()
+
+    async def _until_unheard(self, call: Any) -> None:
+        """Until a node that was asked too early has flows and still is not heard, which another request will be answered with."""
+        before: set[str] = set()
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._asked_early:
+                with suppress(FlowsUnavailableError):
+                    held = await self._observer.held()
+                    silent = self._asked_early & {_short(node) for node, flows in held.items() if flows >= _TOO_FEW}
+                    if silent & before:  # since half a second: not on their way
+                        break
+                    before = silent
+        call.cancel()
 
     @staticmethod
     def _cancelled() -> bool:
@@ -284,6 +320,8 @@ class FlowFeed:
     def _flow(self, message: flow_pb2.Flow) -> None:
         self.received += 1
         self._last_time = time_of(message.time)
+        if self._asked_early:
+            self._asked_early -= {_short(message.node_name), ""}
         for key in raw_keys(message):
             those = self._registrations.get(key)
             flow = flow_of(message) if those else None
@@ -312,11 +350,17 @@ class FlowFeed:
             if status.state_change == relay_pb2.NODE_CONNECTED:
                 gap = self._down.pop(node, None)
                 if gap is not None:
+                    self._asked_early.add(_short(node))
                     self._lost.append(LostEvents(0, f"{NODE_UNAVAILABLE}: {gap.reason}", gap.begin, now, node))
             elif status.state_change in {relay_pb2.NODE_UNAVAILABLE, relay_pb2.NODE_ERROR}:
                 self._down.setdefault(node, _Gap(status.message or "no reason given", now))
             elif status.state_change == relay_pb2.NODE_GONE:
                 self._down.pop(node, None)
+
+
+def _short(node: str) -> str:
+    """A node's name without its cluster, which not everybody says. '' stands for an Observer that knows no nodes."""
+    return node.rpartition("/")[2]
 
 
 def raw_keys(message: flow_pb2.Flow) -> tuple[FlowKey, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 import grpc
@@ -20,6 +20,10 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+class ConnectionClosedError(FlowsUnavailableError):
+    """This end closed the connection: asking again is of no use."""
 
 
 class ServerStatus(Struct, frozen=True):
@@ -116,6 +120,19 @@ class Observer:
         answer = await self._ask(self._get_nodes, observer_pb2.GetNodesRequest(), within)
         return tuple(node.name for node in answer.nodes)
 
+    async def held(self, *, within: float = 5.0) -> Mapping[str, int]:
+        """How many flows the ring of each node holds, by the nodes' names; by '' for a server that knows no nodes (an agent's own Observer).
+        Raises FlowsUnavailableError."""
+        try:
+            answer = await self._get_nodes(observer_pb2.GetNodesRequest(), timeout=within, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise unavailable(self.target, error) from error
+            return {"": (await self.status(within=within)).num_flows}
+        except grpc.aio.UsageError:
+            raise self._closed() from None
+        return {node.name: node.num_flows for node in answer.nodes}
+
     async def namespaces(self, *, within: float = 5.0) -> tuple[str, ...]:
         """The namespaces with recent flows. Raises FlowsUnavailableError."""
         answer = await self._ask(self._get_namespaces, observer_pb2.GetNamespacesRequest(), within)
@@ -154,7 +171,10 @@ class Observer:
 
     def stream(self, request: observer_pb2.GetFlowsRequest) -> Any:
         """The raw call of GetFlows: an async iterator of GetFlowsResponse with `cancel`, `initial_metadata` and so on."""
-        return self._get_flows(request)
+        try:
+            return self._get_flows(request)
+        except grpc.aio.UsageError:
+            raise self._closed() from None
 
     async def close(self) -> None:
         """Close the connection; streams end. Idempotent."""
@@ -167,7 +187,10 @@ class Observer:
         except grpc.aio.AioRpcError as error:
             raise unavailable(self.target, error) from error
         except grpc.aio.UsageError:
-            raise FlowsUnavailableError(f"the connection to the Hubble Observer at {self.target} is closed") from None
+            raise self._closed() from None
+
+    def _closed(self) -> ConnectionClosedError:
+        return ConnectionClosedError(f"the connection to the Hubble Observer at {self.target} is closed")
 
 
 def flows_request(

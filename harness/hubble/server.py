@@ -195,21 +195,20 @@ class _Observer:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetDebugEvents not implemented: there is no datapath to debug here")
 
     async def get_nodes(self, _request: Any, _context: _Context) -> observer_pb2.GetNodesResponse:
-        return observer_pb2.GetNodesResponse(
-            nodes=[
-                observer_pb2.Node(
-                    name=name if "/" in name else f"{self._cluster}/{name}",
-                    version=self._version,
-                    address=self.addresses[0] if self.addresses else "",
-                    state=relay_pb2.NODE_CONNECTED,
-                    tls=observer_pb2.TLS(enabled=False),
-                    uptime_ns=self._store.uptime_ns,
-                    num_flows=self._store.num_flows,
-                    max_flows=self._store.capacity,
-                    seen_flows=self._store.seen_flows,
-                )
-                for name in self._nodes
-            ]
+        return observer_pb2.GetNodesResponse(nodes=[self._node(name if "/" in name else f"{self._cluster}/{name}") for name in self._nodes])
+
+    def _node(self, name: str) -> observer_pb2.Node:
+        held, seen = self._store.flows_of(name)
+        return observer_pb2.Node(
+            name=name,
+            version=self._version,
+            address=self.addresses[0] if self.addresses else "",
+            state=relay_pb2.NODE_CONNECTED,
+            tls=observer_pb2.TLS(enabled=False),
+            uptime_ns=self._store.uptime_ns,
+            num_flows=held,
+            max_flows=self._store.capacity,
+            seen_flows=seen,
         )
 
     async def get_namespaces(self, _request: Any, _context: _Context) -> observer_pb2.GetNamespacesResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from harness.hubble.convert import Event, flow_to_proto, response_to_proto
@@ -61,14 +62,15 @@ class FlowStore:
         # Position = sequence number modulo capacity, once it is full.
         self._ring: list[Entry] = []
         self._published = 0
-        self._seen_flows = 0
+        self._seen: Counter[str] = Counter()
+        """Flows so far, by node."""
         self._started = time.monotonic_ns()
         self._waiting: list[asyncio.Future[None]] = []
 
     def publish(self, event: Event) -> None:
         """Add a flow, or the news that flows were lost. Call it on the event loop that serves the store. Events come in order of time."""
         if isinstance(event, Flow):
-            self._seen_flows += 1
+            self._seen[event.node] += 1
             entry = Entry(event, event.time)
         else:
             entry = Entry(event, event.last or time.time_ns())
@@ -99,7 +101,13 @@ class FlowStore:
 
     @property
     def seen_flows(self) -> int:
-        return self._seen_flows
+        return self._seen.total()
+
+    def flows_of(self, node: str) -> tuple[int, int]:
+        """How many flows of a node are here, and how many there have been; with its cluster or without. Where the oldest are overwritten the
+        first is an upper bound."""
+        seen = sum(flows for name, flows in self._seen.items() if name in (node, node.rpartition("/")[2]))
+        return min(seen, len(self._ring)), seen
 
     @property
     def num_flows(self) -> int:

@@ -12,8 +12,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from msgspec.structs import replace
 
 from harness.errors import FlowsUnavailableError
+from harness.hubble import feed as feed_module
 from harness.hubble.client import FlowFeed, Observer
 from harness.hubble.convert import response_to_proto
 from harness.hubble.match import flow_key
@@ -350,6 +352,121 @@ def test_a_server_that_says_nothing_at_first_is_asked_for_what_it_had_before_sta
             feed.register(flow_key(now_flow(1).five_tuple), into(got))
             await plain.responses.put(response_to_proto(now_flow(1)))
             await until(lambda: got)
+            await feed.close()
+
+    asyncio.run(run())
+
+
+class Rings:
+    """An Observer with a ring for each node, as Relay is one, that behaves as Cilium's rings do: who asks when a ring has fewer than two
+    flows hears nothing of that node (until the ring is full). An agent's own has one ring and says no nodes."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.rings: dict[str, list[Flow]] = {node: [] for node in nodes or ("",)}
+        self.asked: list[set[str]] = []
+        """For each request which nodes are heard in its answer."""
+        self._news: list[asyncio.Queue[Flow]] = []
+        self._relay = bool(nodes)
+
+    async def publish(self, *flows: Flow) -> None:
+        for flow in flows:
+            self.rings[flow.node if self._relay else ""].append(flow)
+            for news in self._news:
+                await news.put(flow)
+
+    async def _status(self, _request: Any, _context: Any) -> observer_pb2.ServerStatusResponse:
+        return observer_pb2.ServerStatusResponse(num_flows=sum(map(len, self.rings.values())))
+
+    async def _nodes(self, _request: Any, context: Any) -> observer_pb2.GetNodesResponse:
+        if not self._relay:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetNodes not implemented")
+        nodes = [observer_pb2.Node(name=f"default/{node}", num_flows=len(ring)) for node, ring in self.rings.items()]
+        return observer_pb2.GetNodesResponse(nodes=nodes)
+
+    async def _flows(self, request: observer_pb2.GetFlowsRequest, context: Any) -> None:
+        heard = {node for node, ring in self.rings.items() if len(ring) >= 2}
+        self.asked.append(heard)
+        news: asyncio.Queue[Flow] = asyncio.Queue()
+        for node in heard:
+            for flow in self.rings[node]:
+                if flow.time >= request.since.ToNanoseconds():
+                    await news.put(flow)
+        self._news.append(news)
+        while True:
+            flow = await news.get()
+            if (flow.node if self._relay else "") in heard:
+                await context.write(response_to_proto(flow))
+
+    @asynccontextmanager
+    async def serving(self, folder: Path) -> AsyncIterator[Observer]:
+        messages = observer_pb2
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        handlers = {
+            "ServerStatus": unary(self._status, messages.ServerStatusRequest.FromString, messages.ServerStatusResponse.SerializeToString),
+            "GetNodes": unary(self._nodes, messages.GetNodesRequest.FromString, messages.GetNodesResponse.SerializeToString),
+            "GetFlows": stream(self._flows, messages.GetFlowsRequest.FromString, messages.GetFlowsResponse.SerializeToString),
+        }
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("observer.Observer", handlers),))
+        server.add_insecure_port(f"unix://{folder}/rings.sock")
+        await server.start()
+        try:
+            async with await Observer.connect(f"unix://{folder}/rings.sock") as observer:
+                yield observer
+        finally:
+            await server.stop(0)
+
+
+def from_node(node: str, number: int) -> Flow:
+    return replace(now_flow(number), node=node)
+
+
+@pytest.mark.parametrize("nodes", [(), ("a", "b")])
+def test_an_observer_that_was_asked_before_it_had_flows_is_asked_again(tmp_path: Path, nodes: tuple[str, ...], monkeypatch):
+    monkeypatch.setattr(feed_module, "_LOOK", 0.02)
+
+    async def run() -> None:
+        rings = Rings(*nodes)
+        async with rings.serving(tmp_path) as observer:
+            feed = FlowFeed(observer)
+            before = time.time_ns()
+            await feed.start(within=0.05)
+            flows = [from_node("b", number) for number in (1, 2, 3)]
+            got: list[Flow] = []
+            for flow in flows:
+                feed.register(flow_key(flow.five_tuple), into(got))
+            await rings.publish(*flows)
+            await until(lambda: len(got) == 3)
+            assert got == flows
+            assert rings.asked == [set(), set(nodes[1:] or ("",))]
+            assert feed.lost(before, time.time_ns()) == ()
+            await feed.close()
+
+    asyncio.run(run())
+
+
+def test_a_node_that_comes_back_with_an_empty_ring_is_asked_again_and_one_that_is_quiet_is_not(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(feed_module, "_LOOK", 0.02)
+
+    async def run() -> None:
+        rings = Rings("a", "b")
+        old = [replace(from_node("b", number), time=1) for number in (1, 2)]
+        await rings.publish(from_node("a", 1), from_node("a", 2), *old)
+        async with rings.serving(tmp_path) as observer:
+            feed = FlowFeed(observer)
+            await feed.start()
+            await until(lambda: feed.received == 2)
+            await asyncio.sleep(0.2)
+            assert len(rings.asked) == 1, "node b has nothing new to say"
+            rings.rings["b"].clear()
+            rings.asked[0].discard("b")
+            for state in (relay_pb2.NODE_UNAVAILABLE, relay_pb2.NODE_CONNECTED):
+                feed._nodes(relay_pb2.NodeStatusEvent(state_change=state, node_names=["b"]))  # type: ignore[arg-type]
+            await rings.publish(from_node("b", 3), from_node("b", 4))
+            got: list[Flow] = []
+            feed.register(flow_key(now_flow(4).five_tuple), into(got))
+            await until(lambda: got)
+            assert len(rings.asked) == 2
             await feed.close()
 
     asyncio.run(run())
