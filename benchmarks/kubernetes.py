@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+import kubernetes
 from msgspec.structs import replace
 
 from benchmarks.__main__ import report
@@ -131,6 +132,7 @@ def _side_by_side(processes: int) -> float:
 
 def _work(barrier: Barrier, cases: Any, run: str, worker: str) -> None:
     try:
+        kubernetes.client.CoreV1Api()  # the client imports its models when they are first used: a second that is not to be measured
         barrier.wait(_PATIENCE)
         with _session(run=run, worker=worker) as session:
             while (number := cases.get()) is not None:

@@ -25,6 +25,8 @@ API_ERRORS = (OpenApiException, urllib3.exceptions.HTTPError, WebSocketException
 """Everything that the client raises for what the API server said, or for what became of it on the way (TLS is an OSError)."""
 _OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>:\s*|HTTPS?Connection(?:Pool)?\([^)]*\):\s*")
 """How urllib3 names the connection; the sentence around it says to whom it was."""
+_BEFORE_BODY = " -+-+- "
+"""What websocket puts between the status, the headers and the body of an answer that opened no stream."""
 
 
 class Api:
@@ -79,7 +81,7 @@ def said(error: BaseException) -> str:
             body = json.loads(error.body) if error.body else None
         except (TypeError, ValueError):
             return _line(f"{error.status} {error.reason}: {error.body!s:.500}")
-        message = body.get("message") if isinstance(body, dict) else None
+        message = body.get("message") if isinstance(body, dict) else _refused(str(error.reason))
         return _line(str(message or (f"{error.status} {error.reason}" if error.status else error.reason)))
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
@@ -87,6 +89,14 @@ def said(error: BaseException) -> str:
     if isinstance(error, urllib3.exceptions.ProtocolError) and len(error.args) == 2:
         return _line(f"{error.args[0]!s:.200} {error.args[1]!s:.300}")
     return _line(str(error)) or type(error).__name__
+
+
+def _refused(reason: str) -> str | None:
+    """The message of the Status that the server answered instead of opening a stream; None where it said nothing of the kind."""
+    try:
+        return str(json.loads(reason.rpartition(_BEFORE_BODY)[2])["message"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _line(text: str) -> str:

@@ -115,29 +115,8 @@ class KubernetesCluster:
         self._nodes = places.nodes_for(self._api, self._options.pods)
         agents = agent_pods(self._api)
         self._agents = Agents(self._api, by_node(agents))
-        self._agents_fault = self._agents.reach()
-        namespace = agents[0].metadata.namespace if agents else "kube-system"
-        config = read_config(self._api, namespace)
-        if not agents and config is None:
-            self._check_cilium()
-        told = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents)
-        self._version_known = bool(told)
-        version = told or self._options.cilium
-        status = AgentStatus() if self._agents_fault else self._agents.status()
-        self.capabilities = capabilities(
-            Facts(version, config, len(self._nodes), status),
-            allow_host=self._options.allow_host,
-            allow_clusterwide=self._options.allow_clusterwide,
-        )
-        config = config or {}
-        self._model = Options.of(
-            version.split("-")[0].split("+")[0],
-            enforcement=config.get("enable-policy", "default") or "default",
-            cluster_name=config.get("cluster-name", "default") or "default",
-            l7_proxy="l7-http" in self.capabilities.features,
-            ipv6="ipv6" in self.capabilities.features,
-        )
         try:
+            self._look_around(agents)
             self._connect_flows()
         except BaseException:
             self.close()
@@ -292,9 +271,35 @@ class KubernetesCluster:
                 if flows is not None:
                     flows.close()
             finally:
+                self._agents.close()
                 self._lifetime.end()
 
     # Looking around
+
+    def _look_around(self, agents: list[Any]) -> None:
+        """What Cilium is here, by its agents and its configuration."""
+        self._agents_fault = self._agents.reach()
+        namespace = agents[0].metadata.namespace if agents else "kube-system"
+        config = read_config(self._api, namespace)
+        if not agents and config is None:
+            self._check_cilium()
+        told = ("" if self._agents_fault else self._agents.version()) or version_of_image(agents)
+        self._version_known = bool(told)
+        version = told or self._options.cilium
+        status = AgentStatus() if self._agents_fault else self._agents.status()
+        self.capabilities = capabilities(
+            Facts(version, config, len(self._nodes), status),
+            allow_host=self._options.allow_host,
+            allow_clusterwide=self._options.allow_clusterwide,
+        )
+        config = config or {}
+        self._model = Options.of(
+            version.split("-")[0].split("+")[0],
+            enforcement=config.get("enable-policy", "default") or "default",
+            cluster_name=config.get("cluster-name", "default") or "default",
+            l7_proxy="l7-http" in self.capabilities.features,
+            ipv6="ipv6" in self.capabilities.features,
+        )
 
     def _what_to_know(self) -> Iterator[str]:
         if self._options.flows and self.without_flows:

@@ -12,8 +12,9 @@ from msgspec import Struct, field
 
 from harness.clusters.kubernetes.capabilities import AgentStatus, parse_status
 from harness.clusters.kubernetes.client import API_ERRORS, Api
-from harness.clusters.kubernetes.exec import Output, run, together
+from harness.clusters.kubernetes.exec import Output
 from harness.clusters.kubernetes.policies import MARK
+from harness.clusters.kubernetes.shell import Shell
 from harness.errors import ClusterError
 from harness.model.traffic import PodRef
 
@@ -25,6 +26,8 @@ _ASK = f"{_TOOL}$c policy get -o json && echo && echo '{_BETWEEN}' && $c endpoin
 _SERVICES = "--- services ---"
 _STATUS = f"{_TOOL}$c status -o json; echo; echo '{_SERVICES}'; $c service list -o json >/dev/null 2>&1 && echo yes"
 _CONTAINER = "cilium-agent"
+_WITHIN = 30.0
+"""How long an agent may take to answer (s)."""
 
 
 class EndpointView(Struct, frozen=True):
@@ -140,29 +143,29 @@ def unready(view: AgentView, pods: Iterable[PodRef], revision: int) -> str:
 
 
 class Agents:
-    """The Cilium agents of the nodes."""
+    """The Cilium agents of the nodes, each asked over a shell that is kept open until `close`."""
 
     def __init__(self, api: Api, pods: Mapping[str, PodRef]) -> None:
         """`pods` are the agents' own, by node."""
-        self._api = api
         self.pods = pods
+        self._shells = {node: Shell(api, pod, _CONTAINER) for node, pod in pods.items()}
 
     def ask(self, nodes: Sequence[str]) -> Mapping[str, AgentView | str]:
         """Each node's agent's view, or why there is none."""
-        outputs = together([lambda node=node: self._run(node, _ASK) for node in nodes])  # type: ignore[misc]  # a lambda's default
-        return {node: _viewed(output) for node, output in zip(nodes, outputs, strict=True)}
+        asked = {node: self._shell(node).ask(_ASK) for node in nodes}
+        return {node: _viewed(answer(_WITHIN)) for node, answer in asked.items()}
 
     def version(self) -> str:
         """The version that an agent says it is; '' where none says it."""
         for node in list(self.pods)[:1]:
-            found = re.search(r"(\d+\.\d+\.\d+\S*)", self._run(node, _TOOL + "$c version").stdout)
+            found = re.search(r"(\d+\.\d+\.\d+\S*)", self._answer(node, _TOOL + "$c version").stdout)
             return found[1].rstrip(",") if found else ""
         return ""
 
     def status(self) -> AgentStatus:
         """What an agent says of itself; nothing where it cannot be asked."""
         for node in list(self.pods)[:1]:
-            said, _, listed = self._run(node, _STATUS).stdout.partition(_SERVICES)
+            said, _, listed = self._answer(node, _STATUS).stdout.partition(_SERVICES)
             return parse_status(said, services=listed.strip() == "yes")
         return AgentStatus()
 
@@ -170,14 +173,22 @@ class Agents:
         """Why the agents cannot be asked; '' where they can."""
         if not self.pods:
             return "there is no agent pod that this user may see"
-        output = self._run(next(iter(self.pods)), _TOOL + "$c version >/dev/null 2>&1")
+        output = self._answer(next(iter(self.pods)), _TOOL + "$c version >/dev/null 2>&1")
         return "" if output.exit.code == 0 else output.exit.why or output.stderr or "the command failed"
 
-    def _run(self, node: str, script: str) -> Output:
-        pod = self.pods.get(node)
-        if pod is None:
+    def close(self) -> None:
+        """End the shells. Idempotent."""
+        for shell in self._shells.values():
+            shell.close()
+
+    def _answer(self, node: str, question: str) -> Output:
+        return self._shell(node).ask(question)(_WITHIN)
+
+    def _shell(self, node: str) -> Shell:
+        shell = self._shells.get(node)
+        if shell is None:
             raise ClusterError(f"node {node} has no Cilium agent that this user may see")
-        return run(self._api, pod, ["sh", "-c", script], container=_CONTAINER)
+        return shell
 
 
 def _viewed(output: Output) -> AgentView | str:

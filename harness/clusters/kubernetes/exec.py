@@ -179,18 +179,3 @@ def run(api: Api, pod: PodRef, command: Sequence[str], *, container: str | None 
         running.close()
         return Output(Exit(None, f"no end of `{' '.join(command)[:60]}` within {within:g} s"), "\n".join(lines), running.stderr)
     return Output(ended[0], "\n".join([*lines, running._rest]), running.stderr)  # noqa: SLF001 -- the last line without an end
-
-
-def together(jobs: Sequence[Callable[[], Output]]) -> list[Output]:
-    """Several commands at once; the outputs in the order of the jobs."""
-    results: dict[int, Output] = {}
-
-    def work(at: int, job: Callable[[], Output]) -> None:
-        results[at] = job()
-
-    threads = [threading.Thread(target=work, args=(at, job), daemon=True) for at, job in enumerate(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[at] for at in range(len(jobs))]
