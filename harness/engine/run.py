@@ -17,6 +17,7 @@ from harness.engine.outcome import CheckResult, Judgement, Outcome
 from harness.engine.predict import Predictor, disagreement
 from harness.model.probe import Ending, Probe
 from harness.model.traffic import Direction
+from harness.model.verdict import PolicyVerdict, Verdict
 from harness.probes.plan import Exchange, Planned, Stamp, again, plan, rounds
 
 _SHORTEST_WAIT = 0.01
@@ -60,6 +61,33 @@ class Round:
     """By probe id."""
     started: float
 
+    def has_all(self, index: int) -> bool:
+        """Whether everything came that the check rests on: its lookup, its proofs of life, and its probe."""
+        planned, observed = self.planned[index], self.observed
+        if planned.lookup is not None and planned.lookup.id not in observed:
+            return False
+        return planned.probe.id in observed and all(probe.id in observed for probe in planned.life)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How a check stands after the round that it was sent in last."""
+
+    evidence: Evidence
+    judgement: Judgement
+    round: Round
+    prediction: PolicyVerdict | None
+    disagreement: str
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A phase's checks, and how each stands, by its place."""
+
+    checks: Sequence[Check]
+    baseline: bool
+    standings: dict[int, _Standing] = field(default_factory=dict)
+
 
 class Prober(Struct, frozen=True):
     """Sends and judges the checks of a phase on a cluster. `clock` counts seconds."""
@@ -78,21 +106,18 @@ class Prober(Struct, frozen=True):
         liveness = any(check.expectation.action is Action.DENY for check in checks)
         wanted = {index: self._awaiting(check, check.exchange) for index, check in enumerate(checks) if check.exchange is not None}
         made = plan(wanted.values(), self.stamp, liveness=liveness)
-        sent = self._send(dict(zip(wanted, made.exchanges, strict=True)), made.rounds, {})
-        judged = {index: (self._evidence(check, sent, index, baseline=baseline), sent) for index, check in enumerate(checks)}
-        outcomes = {index: self._judge(check, judged[index][0]) for index, check in enumerate(checks)}
-        self._make_up_for_losses(checks, judged, outcomes, baseline=baseline)
-        self._insist(checks, judged, outcomes, enforced_at, baseline=baseline)
+        asked = _Asked(checks, baseline)
+        self._send(asked, range(len(checks)), dict(zip(wanted, made.exchanges, strict=True)), made.rounds, {})
+        self._make_up_for_losses(asked)
+        self._insist(asked, enforced_at)
         for index, check in enumerate(checks):
-            observation = judged[index][0].observation
+            standing = asked.standings[index]
+            observation = standing.evidence.observation
             if observation is not None and answered(observation):
                 self.memory.note_answer(check, observation)
             if baseline:
-                self.memory.state_baseline(check, outcomes[index])
-        return [
-            self._result(check, judged[index][0], outcomes[index], judged[index][1].started - enforced_at)
-            for index, check in enumerate(checks)
-        ]
+                self.memory.state_baseline(check, standing.judgement)
+        return [self._result(check, asked.standings[index], enforced_at) for index, check in enumerate(checks)]
 
     def _awaiting(self, check: Check, exchange: Exchange) -> Exchange:
         """Where an answer alone does not decide, say which sides have more to tell: those that the model knows to enforce a policy.
@@ -108,104 +133,107 @@ class Prober(Struct, frozen=True):
         }
         return replace(exchange, awaited=frozenset(sides))
 
-    def _make_up_for_losses(
-        self, checks: Sequence[Check], judged: dict[int, tuple[Evidence, Round]], outcomes: dict[int, Judgement], *, baseline: bool
-    ) -> None:
+    def _make_up_for_losses(self, asked: _Asked) -> None:
         """Send once more what ended in unknown for nothing but flows that were lost: the state is the same, and what is seen whole decides
         by itself. Said in the judgement."""
-        lost = {index: outcomes[index].why for index in judged if outcomes[index].row == 1 and _lost_alone(judged[index][0])}
+        lost = {
+            index: standing.judgement.why
+            for index, standing in asked.standings.items()
+            if standing.judgement.row == 1 and _lost_alone(standing.evidence)
+        }
         if not lost:
             return
-        self._send_again(lost, checks, judged, outcomes, baseline=baseline)
+        self._send_again(asked, sorted(lost))
         for index, why in lost.items():
-            outcomes[index] = replace(outcomes[index], why=f"{outcomes[index].why} (asked again: at first {why})")
+            standing = asked.standings[index]
+            standing.judgement = replace(standing.judgement, why=f"{standing.judgement.why} (asked again: at first {why})")
 
-    def _send_again(
-        self,
-        those: Iterable[int],
-        checks: Sequence[Check],
-        judged: dict[int, tuple[Evidence, Round]],
-        outcomes: dict[int, Judgement],
-        *,
-        baseline: bool,
-    ) -> None:
-        """Replace the evidence and the outcome of those checks; proofs of life stand."""
-        fresh = {index: again(judged[index][1].planned[index], self.stamp) for index in those}
-        proofs = {id_: seen for index in fresh for id_, seen in judged[index][1].observed.items() if seen.probe.liveness}
-        sent = self._send(fresh, rounds(tuple(fresh.values())), proofs)
-        for index in fresh:
-            evidence = self._evidence(checks[index], sent, index, baseline=baseline)
-            judged[index] = (evidence, sent)
-            outcomes[index] = self._judge(checks[index], evidence)
-
-    def _insist(
-        self,
-        checks: Sequence[Check],
-        judged: dict[int, tuple[Evidence, Round]],
-        outcomes: dict[int, Judgement],
-        enforced_at: float,
-        *,
-        baseline: bool,
-    ) -> None:
+    def _insist(self, asked: _Asked, enforced_at: float) -> None:
         """Send again what was promised within a time and does not hold yet, until it does or the time is up. What would be sent after
         that proves nothing of the promise, so it is not sent."""
 
         def left(index: int) -> float:
-            return (checks[index].expectation.within or 0.0) - (self.clock() - enforced_at)
+            return (asked.checks[index].expectation.within or 0.0) - (self.clock() - enforced_at)
 
         waits = [0.01, 0.02, 0.05, 0.1, 0.2]
         while not self.cluster.simulated:  # the model does not change its mind with time
-            unsettled = [
+            unsettled = sorted(
                 index
-                for index, check in enumerate(checks)
-                if outcomes[index].outcome is not Outcome.PASSED
-                and check.exchange is not None
-                and not judged[index][0].baseline
+                for index, standing in asked.standings.items()
+                if standing.judgement.outcome is not Outcome.PASSED
+                and asked.checks[index].exchange is not None
+                and not standing.evidence.baseline
                 and left(index) > 0
-            ]
+            )
             if not unsettled:
                 return
             # The closer the end of the time, the shorter: the last try is still in it.
             wait = waits.pop(0) if len(waits) > 1 else waits[0]
             self.pause(min(wait, max(_SHORTEST_WAIT, min(map(left, unsettled)) / 2)))
             pending = [index for index in unsettled if left(index) > 0]
-            if not pending:
-                continue
-            self._send_again(pending, checks, judged, outcomes, baseline=baseline)
+            if pending:
+                self._send_again(asked, pending)
 
-    def _send(self, planned: Mapping[int, Planned], order: Iterable[Sequence[Probe]], known: Mapping[int, Observation]) -> Round:
-        """Send round by round. A probe whose lookup did not resolve is not sent: its client would not know where to."""
-        started = self.clock()
-        observed = dict(known)
+    def _send_again(self, asked: _Asked, those: Iterable[int]) -> None:
+        """Replace how those checks stand; proofs of life stand."""
+        before = {index: asked.standings[index].round for index in those}
+        fresh = {index: again(round_.planned[index], self.stamp) for index, round_ in before.items()}
+        proofs = {id_: seen for round_ in before.values() for id_, seen in round_.observed.items() if seen.probe.liveness}
+        self._send(asked, fresh, fresh, rounds(tuple(fresh.values())), proofs)
+
+    def _send(
+        self,
+        asked: _Asked,
+        those: Iterable[int],
+        planned: Mapping[int, Planned],
+        order: Iterable[Sequence[Probe]],
+        known: Mapping[int, Observation],
+    ) -> None:
+        """Send round by round, and judge each of those checks as soon as all is seen that it rests on, while others are under way. A probe
+        whose lookup did not resolve is not sent: its client would not know where to."""
+        sent = Round(planned, dict(known), self.clock())
         lookups = {each.probe.id: each.lookup.id for each in planned.values() if each.lookup is not None}
+        places = {each.probe.id: index for index, each in planned.items()}
+        left = dict.fromkeys(those)
         for round_ in order:
-            batch = [probe for probe in round_ if not (probe.id in lookups and not _resolved(observed.get(lookups[probe.id])))]
+            batch = [probe for probe in round_ if not (probe.id in lookups and not _resolved(sent.observed.get(lookups[probe.id])))]
             for observation in self.cluster.probe(batch) if batch else ():
-                observed[observation.probe.id] = observation
+                sent.observed[observation.probe.id] = observation
                 if self.predictor.names is not None:
                     self.predictor.names.saw(observation)
-        return Round(planned, observed, started)
+                index = places.get(observation.probe.id)
+                if index is not None and sent.has_all(index):
+                    asked.standings[index] = self._stand(asked, sent, index)
+                    left.pop(index, None)
+        for index in left:
+            asked.standings[index] = self._stand(asked, sent, index)
 
-    def _evidence(self, check: Check, sent: Round, index: int, *, baseline: bool) -> Evidence:
-        planned = sent.planned.get(index)
+    def _stand(self, asked: _Asked, sent: Round, index: int) -> _Standing:
+        check, planned = asked.checks[index], sent.planned.get(index)
         if planned is None:
-            return Evidence(check.expectation, None, flows_on=self.flows_on)
-        alive, why = _alive(planned, sent.observed)
-        return Evidence(
-            check.expectation,
-            sent.observed.get(planned.probe.id),
-            lookup=sent.observed.get(planned.lookup.id) if planned.lookup else None,
-            alive=alive,
-            alive_why=why,
-            baseline="" if baseline else self.memory.baseline_fault(check),
-            flows_on=self.flows_on,
-        )
-
-    def _judge(self, check: Check, evidence: Evidence) -> Judgement:
-        return Judgement(Outcome.UNKNOWN, 1, check.fault) if check.fault else judge(evidence)
-
-    def _result(self, check: Check, evidence: Evidence, judgement: Judgement, seconds: float) -> CheckResult:
+            evidence = Evidence(check.expectation, None, flows_on=self.flows_on)
+        else:
+            alive, why = _alive(planned, sent.observed)
+            evidence = Evidence(
+                check.expectation,
+                sent.observed.get(planned.probe.id),
+                lookup=sent.observed.get(planned.lookup.id) if planned.lookup else None,
+                alive=alive,
+                alive_why=why,
+                baseline="" if asked.baseline else self.memory.baseline_fault(check),
+                flows_on=self.flows_on,
+            )
+        judgement = Judgement(Outcome.UNKNOWN, 1, check.fault) if check.fault else judge(evidence)
         prediction = self.predictor.predict(check, evidence.observation)
+        return _Standing(evidence, judgement, sent, prediction, disagreement(prediction, evidence, judgement))
+
+    def _result(self, check: Check, standing: _Standing, enforced_at: float) -> CheckResult:
+        evidence, judgement = standing.evidence, standing.judgement
+        prediction, differs = standing.prediction, standing.disagreement
+        if prediction is not None and prediction.verdict is Verdict.UNKNOWN:
+            # For want of what lookups tell, of which there may be more by now.
+            prediction = self.predictor.predict(check, evidence.observation)
+            differs = disagreement(prediction, evidence, judgement)
         expectation = check.expectation
         held = expectation.within is not None and judgement.outcome is Outcome.PASSED
         return CheckResult(
@@ -216,9 +244,9 @@ class Prober(Struct, frozen=True):
             judgement=judgement,
             observations=tuple(each for each in (evidence.lookup, evidence.observation) if each is not None),
             prediction=prediction,
-            disagreement=disagreement(prediction, evidence, judgement),
+            disagreement=differs,
             unproven=expectation.action is Action.DENY and self.memory.seen_answered.isdisjoint(check.triples),
-            enforced_after=max(0.0, seconds) if held else None,
+            enforced_after=max(0.0, standing.round.started - enforced_at) if held else None,
         )
 
 
