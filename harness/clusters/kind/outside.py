@@ -18,7 +18,7 @@ from harness.clusters.kind.record import Records
 from harness.clusters.kubernetes.corefile import Entry
 from harness.clusters.kubernetes.externals import Externals, Mapped
 from harness.clusters.kubernetes.lookups import outside, plain
-from harness.clusters.kubernetes.objects import agent_text
+from harness.clusters.kubernetes.objects import server_text
 from harness.model.traffic import Family, Protocol
 
 _NAMED_V4 = ipaddress.IPv4Network("198.18.0.0/15")
@@ -91,7 +91,7 @@ class Outside:
         for port in sorted({*ports} - self._serves):
             serve = json.dumps([{"port": port, "protocol": "TCP", "serve": "auto"}])
             what = ["-e", "HARNESS_NAME=outside", "-e", f"HARNESS_POD=outside-{port}", "-e", f"HARNESS_PORTS={serve}"]
-            DOCKER.run("exec", "-d", *what, self._container, "python3", "-c", agent_text(), "serve", within=_QUICK)
+            DOCKER.run("exec", "-d", *what, self._container, "python3", "-c", server_text(), within=_QUICK)
             self._serves.add(port)
 
 

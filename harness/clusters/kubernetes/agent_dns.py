@@ -1,6 +1,6 @@
-"""DNS for the program inside the pods (`agent.py`): a question for a name's addresses, what an answer says, and the answer of a port that serves
-`dns`. Standard library only, Python 3.9. Not imported by the harness: shipped as text beside the other. No resolver: it has no cache, follows
-nothing, and asks nobody by itself.
+"""DNS for the programs inside the pods (`agent_server.py`, `agent_client.py`): a question for a name's addresses, what an answer says, and the
+answer of a port that serves `dns`. Standard library only, Python 3.9. Not imported by the harness: shipped as text beside them. No resolver:
+it has no cache, follows nothing, and asks nobody by itself.
 
 To a server of ours a question carries the probe's nonce in an EDNS option for local use, and so does the server's name come back, as
 `harness.clusters.netns.dns.message` says it. Other servers are sent none: they hand options on to strangers.

@@ -25,9 +25,11 @@ AGENT = "harness-agent"
 """The ConfigMap with the agent's text, one in each namespace."""
 CONTAINER = "agent"
 _MOUNT = "/harness"
-PYTHON = ("python3", "-I", "-S", "-u", f"{_MOUNT}/agent.py")
-PROGRAMS = ("agent.py", "agent_dns.py")
-"""Those files. The first is run, and reads the other when it needs it."""
+_PYTHON = ("python3", "-I", "-S", "-u")
+SERVER = (*_PYTHON, f"{_MOUNT}/agent_server.py")
+CLIENT = (*_PYTHON, f"{_MOUNT}/agent_client.py")
+PROGRAMS = ("agent_server.py", "agent_client.py", "agent_dns.py")
+"""Those files. The last is read by the others when they need it."""
 SERVED = ("auto", "http", "echo", "sink", "dns")
 """What the agent's ports can speak."""
 _NOBODY = 65534
@@ -47,9 +49,9 @@ class CaseObjects(Struct, frozen=True):
     pods: Mapping[PodRef, PodRef]
 
 
-def agent_text() -> str:
-    """The program that runs in the pods. Alone it speaks everything but DNS."""
-    return _text("agent.py")
+def server_text() -> str:
+    """The program that serves in the pods. Alone it speaks everything but DNS."""
+    return _text("agent_server.py")
 
 
 def _text(name: str) -> str:
@@ -139,7 +141,7 @@ def _pod(spec: EndpointSpec, name: str, there: PodRef, node: str, options: PodOp
         "name": CONTAINER,
         "image": options.image,
         "imagePullPolicy": options.pull_policy,
-        "command": [*PYTHON, "serve"],
+        "command": [*SERVER],
         "env": [
             {"name": "HARNESS_NAME", "value": name},
             {"name": "HARNESS_POD", "value": str(there)},

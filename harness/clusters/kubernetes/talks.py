@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.clusters.kubernetes.client import Api
 from harness.clusters.kubernetes.exec import Exec, Exit
-from harness.clusters.kubernetes.objects import CONTAINER, PYTHON
+from harness.clusters.kubernetes.objects import CLIENT, CONTAINER
 from harness.model.traffic import PodRef
 
 _READY = 30.0
@@ -119,7 +119,7 @@ class Talks:
         talk.exec = Exec(
             self._api,
             talk.there,
-            [*PYTHON, "client"],
+            CLIENT,
             container=CONTAINER,
             on_line=lambda line: tell(_parsed(line)),
             on_end=tell,

@@ -11,15 +11,20 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.clusters.kubernetes import agent
-from harness.clusters.kubernetes.objects import PROGRAMS
+from harness.clusters.kubernetes import objects
+from harness.clusters.kubernetes.objects import CLIENT, PROGRAMS, SERVER
 
-AGENT = Path(agent.__file__)
+FOLDER = Path(objects.__file__).parent
+
+
+def here(command: Sequence[str]) -> list[str]:
+    """A command of the pods, with this Python and the files where they are."""
+    return [sys.executable, *command[1:-1], str(FOLDER / Path(command[-1]).name)]
 
 
 class Pod:
@@ -35,9 +40,8 @@ class Pod:
         ports = json.dumps([{"port": self.port, "protocol": protocol, "serve": serve}])
         environment = {**os.environ, "HARNESS_NAME": "shop/web", "HARNESS_POD": secrets.token_hex(8), "HARNESS_PORTS": ports}
         self.name = environment["HARNESS_NAME"]
-        command = [sys.executable, "-I", "-S", "-u", str(AGENT)]
-        self.server = subprocess.Popen([*command, "serve"], env=environment)
-        self.client = subprocess.Popen([*command, "client"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen(here(SERVER), env=environment)
+        self.client = subprocess.Popen(here(CLIENT), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def say(self, line: str) -> None:
         self.client.stdin.write(line + "\n")
@@ -153,7 +157,7 @@ def test_it_ends_when_its_input_does(pod):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_it_is_of_the_standard_library_in_the_syntax_of_3_9(name):
-    tree = ast.parse(AGENT.with_name(name).read_text(), feature_version=(3, 9))
+    tree = ast.parse((FOLDER / name).read_text(), feature_version=(3, 9))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
