@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,28 +66,37 @@ def observe(
     """
     after = time.time_ns() - int(seconds(since, "--since") * 1e9) if since else None
     if flows_from is None:
-        _show(_live(name, follow=follow, last=last, after=after, chosen=chosen), output)
+        with suppress(KeyboardInterrupt):  # how following ends
+            _live(name, _show(output), follow=follow, last=last, after=after, chosen=chosen)
     elif follow or name:
         raise UsageError("--flows-from reads a file: there is no lab to name, and nothing to follow", hint="leave out --follow and --name")
     else:
-        _show(_recorded(flows_from, last=last, after=after, chosen=chosen), output)
+        show = _show(output)
+        for event in _recorded(flows_from, last=last, after=after, chosen=chosen):
+            show(event)
 
 
-def _show(events: Iterable[Event], output: str) -> None:
+def _show(output: str) -> Callable[[Event], None]:
     from harness.hubble.compact import line
     from harness.hubble.convert import to_json
 
-    with suppress(KeyboardInterrupt):  # how following ends
-        for event in events:
-            click.echo(
-                json.dumps(to_json(event)) if output == "json" else line(event, lambda text, colour: click.style(text, fg=colour or None))
-            )
+    if output == "json":
+        return lambda event: click.echo(json.dumps(to_json(event)))
+    return lambda event: click.echo(line(event, lambda text, colour: click.style(text, fg=colour or None)))
 
 
 # From a lab
 
 
-def _live(name: str | None, *, follow: bool, last: int | None, after: int | None, chosen: Mapping[str, Any]) -> Iterator[Event]:
+def _live(
+    name: str | None,
+    show: Callable[[Event], None],
+    *,
+    follow: bool,
+    last: int | None,
+    after: int | None,
+    chosen: Mapping[str, Any],
+) -> None:
     import asyncio
 
     from harness.lab.calls import Caller
@@ -98,19 +107,17 @@ def _live(name: str | None, *, follow: bool, last: int | None, after: int | None
         about = caller.call("about")
         wanted = filters(chosen, about["namespace"])
         number = last or (0 if follow or after else _LAST)
-        events = _stream(about["flows"], about["name"], follow=follow, number=number, since=after, whitelist=wanted)
-        with asyncio.Runner() as runner:
-            while (event := runner.run(anext(events, None))) is not None:
-                yield event
+        # One run for all: between two of them Ctrl-C would strike anywhere in the event loop.
+        asyncio.run(_stream(about["flows"], about["name"], show, follow=follow, number=number, since=after, whitelist=wanted))
 
 
-async def _stream(target: str, name: str, **asked: Any) -> AsyncIterator[Event]:
+async def _stream(target: str, name: str, show: Callable[[Event], None], **asked: Any) -> None:
     from harness.hubble.observer import Observer
 
     try:
         async with await Observer.connect(target) as observer:
             async for event in observer.flows(**asked):
-                yield event
+                show(event)
     except FlowsUnavailableError as error:
         raise ClusterError(f"the lab `{name}` ended") from error
 
