@@ -54,6 +54,7 @@ class _Gap:
     reason: str
     begin: int
     end: int = 0
+    noticed: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -182,11 +183,11 @@ class FlowFeed:
         return tuple(out)
 
     async def back(self, *, within: float, skew: float = 0.0) -> None:
-        """Until there is a stream, or `within` (s) is over. What is sent while there is none can only end in unknown; so does what follows
-        in less than `skew` (s), by which the clocks of others may be apart from this one."""
+        """Until there is a stream, or it has been away for `within` (s). What is sent while there is none can only end in unknown; so does what
+        follows in less than `skew` (s), by which the clocks of others may be apart from this one."""
         if self.broken is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._back.wait(), within)
+                await asyncio.wait_for(self._back.wait(), within - (time.monotonic() - self._gaps[-1].noticed))
         if self._gaps and self._gaps[-1].end:
             await asyncio.sleep(max(0.0, skew - (self._clock() - self._gaps[-1].end) / 1e9))
 

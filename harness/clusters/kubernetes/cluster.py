@@ -46,8 +46,8 @@ _GRACE = 0.2
 _SETTLE = 3.0
 _SKEW = 0.5
 """How far apart the clocks of nodes may be (s)."""
-_BACK = 3.0
-"""How long a lost stream of flows may take to come back before probes are sent without it (s)."""
+_BACK = 20.0
+"""How long a lost stream of flows may take to come back before probes are sent without it (s): as long as Relay's pod takes to be replaced."""
 
 
 class KubernetesOptions(Struct, frozen=True):

@@ -4,6 +4,7 @@ means."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness.clusters.kubernetes import background
@@ -28,7 +29,7 @@ class Flows:
         """Find Relay and follow it. FlowsUnavailableError where there is none, or it does not answer; then nothing is left open."""
         relay = find_relay(api)
         trusted = credentials(api, relay)
-        forward = Forward(api, relay.namespace, relay.pod, relay.port)
+        forward = Forward(api, relay.namespace, relay.pod, relay.port, moved=partial(find_relay, api))
         try:
             return background.wait_for(cls._follow(forward, trusted, server_name(relay) or ""))
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -53,11 +54,17 @@ def find_relay(api: Api) -> Relay:
         raise FlowsUnavailableError(
             f"cannot look for Hubble Relay: {said(error)}", hint="docs/rbac/ has the role that this needs"
         ) from None
-    ready = [pod for pod in pods if any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])]
+    ready = [pod for pod in pods if _is_ready(pod)]
     if not ready:
         raise FlowsUnavailableError(f"no pod of Hubble Relay in {namespace} is ready ({len(pods)} there)")
     port = service.spec.ports[0]
     return Relay(namespace, ready[0].metadata.name, _number(port.target_port, ready[0]), tls=port.port == 443)
+
+
+def _is_ready(pod: Any) -> bool:
+    """And is not about to end, as one that is being replaced."""
+    conditions = pod.status.conditions or []
+    return pod.metadata.deletion_timestamp is None and any(each.type == "Ready" and each.status == "True" for each in conditions)
 
 
 def _number(target: Any, pod: Any) -> int:
@@ -112,9 +119,11 @@ def _connect(port: int, configuration: Any, _method: str, url: str, **kwargs: An
 class Forward:
     """A local port that leads to one port of one pod: each connection is a port-forward of its own. `address` is where it listens."""
 
-    def __init__(self, api: Api, namespace: str, pod: str, port: int) -> None:
+    def __init__(self, api: Api, namespace: str, pod: str, port: int, *, moved: Callable[[], Relay] | None = None) -> None:
+        """`moved` says where it leads to when that pod is gone (FlowsUnavailableError: nowhere yet)."""
         self._api = api
         self._target = (namespace, pod, port)
+        self._moved = moved
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[Any] = set()
@@ -143,17 +152,30 @@ class Forward:
                 return
             threading.Thread(target=self._join, args=(near,), daemon=True).start()
 
-    def _join(self, near: socket.socket) -> None:
-        namespace, pod, port = self._target
+    def _far(self) -> Any:
+        """A new connection to the pod, or to the one that came in its place."""
         try:
-            core = self._api.streaming()
-            # The client's `portforward`, which is this function with another way to connect.
-            request = partial(portforward.func, partial(_connect, port), {"_preload_content": False})
-            forward = request(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+            return self._connected()
         except API_ERRORS:
+            if self._moved is None:
+                raise
+            relay = self._moved()
+            self._target = (relay.namespace, relay.pod, relay.port)
+            return self._connected()
+
+    def _connected(self) -> Any:
+        namespace, pod, port = self._target
+        core = self._api.streaming()
+        # The client's `portforward`, which is this function with another way to connect.
+        request = partial(portforward.func, partial(_connect, port), {"_preload_content": False})
+        return request(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port)).socket(port)
+
+    def _join(self, near: socket.socket) -> None:
+        try:
+            far = self._far()
+        except (*API_ERRORS, FlowsUnavailableError):
             near.close()  # the gRPC client sees it and says that the Observer is unavailable
             return
-        far = forward.socket(port)
         far.setblocking(True)
         with self._lock:
             self._open.add(near)

@@ -128,10 +128,10 @@ def found(kubeconfig, port: int, pods: list[object]) -> Relay:
         return find_relay(Api.connect())
 
 
-def pod(name: str, ready: str) -> object:
+def pod(name: str, ready: str, **metadata: str) -> object:
     ports = [{"name": "grpc", "containerPort": 4245}]
     return {
-        "metadata": {"name": name},
+        "metadata": {"name": name, **metadata},
         "spec": {"containers": [{"name": "relay", "ports": ports}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     }
@@ -139,7 +139,8 @@ def pod(name: str, ready: str) -> object:
 
 @pytest.mark.parametrize(("port", "tls"), [(80, False), (443, True)])
 def test_a_pod_that_is_ready_is_found_and_its_port_by_name(port, tls, kubeconfig):
-    assert found(kubeconfig, port, [pod("starting", "False"), pod("running", "True")]) == Relay("kube-system", "running", 4245, tls)
+    ending = pod("ending", "True", deletionTimestamp="2026-11-23T10:00:00Z")
+    assert found(kubeconfig, port, [pod("starting", "False"), ending, pod("running", "True")]) == Relay("kube-system", "running", 4245, tls)
 
 
 def test_where_none_is_ready_it_says_how_many_there_are(kubeconfig):
