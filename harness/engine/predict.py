@@ -65,17 +65,22 @@ class Predictor:
         return self._evaluator
 
     def predict(self, check: Check, observation: Observation | None) -> PolicyVerdict | None:
-        """The verdict for the server that was reached (or dropped before), else for the first that could have been.
+        """The verdict for the server that was reached (or dropped before), else for the first that could have been. UNKNOWN where that rests
+        on what names lead to.
 
         None where nothing is sent, or where a pod reaches itself through a service: that skips policy.
         """
         traffic = _taken(check, observation)
         if traffic is None or traffic.source == traffic.destination:
             return None
-        verdict = self.evaluator.verdict(traffic)
-        if verdict.verdict is Verdict.UNKNOWN and self.names is not None and observation is not None:
-            return self._by_names(self.names, traffic, observation) or verdict
-        return verdict
+        return self.evaluator.verdict(traffic)
+
+    def predict_by_names(self, check: Check, observation: Observation) -> PolicyVerdict | None:
+        """As `predict`, for what rests on names, by what lookups have told so far; None where that is not known well enough to tell."""
+        traffic = _taken(check, observation)
+        if traffic is None or self.names is None:
+            return None
+        return self._by_names(self.names, traffic, observation)
 
     def _by_names(self, names: Names, traffic: Traffic, observation: Observation) -> PolicyVerdict | None:
         """The verdict by what the source's node had learned; None where that is not known well enough to tell.

@@ -230,9 +230,9 @@ class Prober(Struct, frozen=True):
     def _result(self, check: Check, standing: _Standing, enforced_at: float) -> CheckResult:
         evidence, judgement = standing.evidence, standing.judgement
         prediction, differs = standing.prediction, standing.disagreement
-        if prediction is not None and prediction.verdict is Verdict.UNKNOWN:
-            # For want of what lookups tell, of which there may be more by now.
-            prediction = self.predictor.predict(check, evidence.observation)
+        if prediction is not None and prediction.verdict is Verdict.UNKNOWN and evidence.observation is not None:
+            # Only now all is known that lookups told.
+            prediction = self.predictor.predict_by_names(check, evidence.observation) or prediction
             differs = disagreement(prediction, evidence, judgement)
         expectation = check.expectation
         held = expectation.within is not None and judgement.outcome is Outcome.PASSED
